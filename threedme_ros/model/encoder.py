@@ -1,0 +1,54 @@
+"""The dual-branch encoder: stem, ViT and voxel graph side by side, joined by plane attention."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from threedme_ros.model.config import ModelConfig
+from threedme_ros.model.layers import ConvNormAct, Downsample, ResidualBlock, pointwise, space_to_depth, upsample
+from threedme_ros.model.plane_attention import PlaneAttentionBlock
+from threedme_ros.model.vit import ViTBranch
+from threedme_ros.model.voxel_graph import VoxelGraphBranch
+
+
+class Features(NamedTuple):
+    """What the encoder knows of (B, C, D, H, W) voxels, finest first. Channels are ``config.channels``, vit_dim."""
+
+    level2: Tensor
+    """(B, C2, D/2, H/2, W/2): the stem."""
+    level4: Tensor
+    """(B, C4, D/4, H/4, W/4): the graph branch."""
+    level8: Tensor
+    """(B, C8, D/8, H/8, W/8): both branches, fused."""
+    tokens: Tensor
+    """(B, vit_dim, D/t, H/t, W/t): the ViT branch, t = token_size."""
+
+
+class Encoder(nn.Module):
+    """(B, in_channels, D, H, W), each axis a multiple of 16 -> `Features`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        c2, c4, c8 = config.channels
+        self.config = config
+        self.stem2 = ConvNormAct(8 * config.in_channels, c2)
+        self.stem4 = nn.Sequential(Downsample(c2, c4), ResidualBlock(c4))
+        self.vit = ViTBranch(config)
+        self.graph = VoxelGraphBranch(config)
+        self.join = nn.Linear(config.vit_dim, c8)
+        self.fusion = nn.ModuleList(
+            PlaneAttentionBlock(c8, (c4, c8, config.vit_dim), config.plane_heads, config.plane_points)
+            for _ in range(config.plane_layers)
+        )
+
+    def forward(self, x: Tensor) -> Features:
+        x2 = self.stem2(space_to_depth(x))
+        x4 = self.stem4(x2)
+        tokens = self.vit(x4)
+        g4, g8 = self.graph(x4)
+        fused = g8 + upsample(pointwise(tokens, self.join), self.config.token_size // 8)
+        for block in self.fusion:
+            fused = block(fused, [g4, fused, tokens])
+        return Features(x2, g4, fused, tokens)

@@ -1,0 +1,33 @@
+"""From encoder features to classes: the light segmentation decoder."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from threedme_ros.model.config import ModelConfig
+from threedme_ros.model.encoder import Features
+from threedme_ros.model.layers import ConvNormAct, pointwise, upsample
+
+
+class SegmentationDecoder(nn.Module):
+    """A trilinear feature pyramid and a 1x1x1 head on sub-voxels.
+
+    Returns half-resolution logits (B, num_classes * 8, D/2, H/2, W/2): channel c * 8 + o holds class c of sub-voxel
+    o = 4 * dz + 2 * dy + dx, so that `depth_to_space` gives (B, num_classes, D, H, W).
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        c2, c4, c8 = config.channels
+        self.refine8 = ConvNormAct(c8, c8)
+        self.top4, self.lateral4 = nn.Linear(c8, c4), nn.Linear(c4, c4)
+        self.refine4 = ConvNormAct(c4, c4)
+        self.top2, self.lateral2 = nn.Linear(c4, c2), nn.Linear(c2, c2)
+        self.refine2 = ConvNormAct(c2, c2)
+        self.head = nn.Linear(c2, config.num_classes * 8)
+
+    def forward(self, features: Features) -> Tensor:
+        x8 = self.refine8(features.level8)
+        x4 = self.refine4(upsample(pointwise(x8, self.top4)) + pointwise(features.level4, self.lateral4))
+        x2 = self.refine2(upsample(pointwise(x4, self.top2)) + pointwise(features.level2, self.lateral2))
+        return pointwise(x2, self.head)

@@ -1,0 +1,42 @@
+"""The whole network."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from threedme_ros.model.config import ModelConfig
+from threedme_ros.model.encoder import Encoder
+from threedme_ros.model.heads import SegmentationDecoder
+from threedme_ros.model.layers import depth_to_space
+
+
+class ThreeDME(nn.Module):
+    """3DME with a segmentation decoder. Input (B, in_channels, D, H, W) in [-1, 1], D, H, W multiples of 16."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = Encoder(config)
+        self.decoder = SegmentationDecoder(config)
+
+    def half_logits(self, x: Tensor) -> Tensor:
+        """Logits (B, num_classes, 8, D/2, H/2, W/2), the eight sub-voxels not yet shuffled into space."""
+        stride = self.config.STRIDE
+        if any(n % stride for n in x.shape[2:]):
+            raise ValueError(f"input of shape {tuple(x.shape)}: expected D, H, W to be multiples of {stride}")
+        logits = self.decoder(self.encoder(x))
+        return logits.reshape(x.shape[0], self.config.num_classes, 8, *logits.shape[2:])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (B, num_classes, D, H, W)."""
+        return depth_to_space(self.half_logits(x).flatten(1, 2))
+
+    def predict(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Labels (B, D, H, W) int64 and confidence (B, D, H, W) float, the softmax of the chosen class.
+
+        The argmax is taken on sub-voxels, before the shuffle: the same labels with a seventeenth of the data moved.
+        """
+        logits = self.half_logits(x).float()
+        best, labels = logits.max(dim=1)  # (B, 8, D/2, H/2, W/2)
+        confidence = 1 / (logits - best[:, None]).exp().sum(dim=1)
+        return depth_to_space(labels)[:, 0], depth_to_space(confidence)[:, 0]
