@@ -1,0 +1,138 @@
+"""Bytes and files <-> Volume: NIfTI, gzipped NIfTI, NRRD; files also as MetaImage and DICOM series.
+
+Bytes come from a topic and are not trusted: a header is checked against the real length and ``max_voxels`` before
+memory is taken, gzip expands to exactly what the checked header claims, nothing is unpickled, no path in the data is
+opened. Every refusal is a VolumeError of one line; decoding raises nothing else.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from threedme_ros.formats import nifti, nrrd
+from threedme_ros.formats.voxel_block import VoxelBlock, checked_shape, storable
+from threedme_ros.volume import LPS_FROM_RAS, Volume, VolumeIOError
+
+__all__ = [
+    "DEFAULT_MAX_VOXELS",
+    "FORMATS",
+    "VolumeIOError",
+    "read_volume",
+    "volume_from_bytes",
+    "volume_to_bytes",
+    "write_volume",
+]
+
+DEFAULT_MAX_VOXELS = 512 * 512 * 1024
+GZIP_LEVEL = 1
+_DECODERS: dict[str, Callable[[memoryview, int, str], Volume]] = {
+    "nifti": nifti.decode,
+    "nifti; gzip": nifti.decode_gzip,
+    "nrrd": nrrd.decode,
+}
+FORMATS = tuple(_DECODERS)
+"""The values of ``sensor_msgs/CompressedImage.format`` that hold a volume."""
+_SUFFIXES = {".nii": "nifti", ".nii.gz": "nifti; gzip", ".nrrd": "nrrd"}
+_META_IMAGE = (".mha", ".mhd")
+
+
+def volume_from_bytes(
+    data: bytes | bytearray | memoryview | np.ndarray,
+    format: str,
+    *,
+    frame_id: str = "patient",
+    max_voxels: int = DEFAULT_MAX_VOXELS,
+) -> Volume:
+    """Decode one whole file. ``data``: any contiguous buffer of bytes; ``format``: one of FORMATS.
+
+    Voxels keep their type (float32 if a slope or intercept applies) and are a view of ``data`` where possible: keep it
+    unchanged while the Volume lives. The affine is RAS+ mm, rounded to float32. Raises VolumeError.
+    """
+    if format not in _DECODERS:
+        raise VolumeIOError(f"volume format {format[:40]!r}: expected one of {list(FORMATS)}")
+    return _DECODERS[format](memoryview(data).cast("B"), max_voxels, frame_id)
+
+
+def volume_to_bytes(volume: Volume, format: str = "nifti") -> bytes | bytearray:
+    """Encode as one whole file; ``format``: one of FORMATS. Decoding gives the same voxels and, in float32, affine."""
+    if format == "nifti":
+        return nifti.encode(volume)
+    if format == "nifti; gzip":
+        return zlib.compress(nifti.encode(volume), GZIP_LEVEL, wbits=31)
+    if format == "nrrd":
+        return nrrd.encode(volume)
+    raise VolumeIOError(f"volume format {format[:40]!r}: expected one of {list(FORMATS)}")
+
+
+def read_volume(path: str | Path, *, frame_id: str = "patient", max_voxels: int = DEFAULT_MAX_VOXELS) -> Volume:
+    """A .nii, .nii.gz, .nrrd, .mha or .mhd file, or a folder that holds one DICOM series. Raises VolumeError."""
+    path = Path(path)
+    if path.is_dir():
+        from threedme_ros.dicom_series import read_dicom_series
+
+        return read_dicom_series(path, frame_id=frame_id, max_voxels=max_voxels)
+    suffix = _suffix(path)
+    try:
+        if suffix in _META_IMAGE:
+            return _read_meta_image(path, frame_id, max_voxels)
+        return volume_from_bytes(path.read_bytes(), _SUFFIXES[suffix], frame_id=frame_id, max_voxels=max_voxels)
+    except OSError as error:
+        raise VolumeIOError(f"{path}: {error.strerror or error}") from error
+    except ValueError as error:
+        raise VolumeIOError(f"{path.name}: {error}") from error
+
+
+def write_volume(path: str | Path, volume: Volume) -> None:
+    """To .nii, .nii.gz, .nrrd, .mha or .mhd; the ending decides. Raises VolumeIOError for any other."""
+    path = Path(path)
+    suffix = _suffix(path)
+    if suffix in _META_IMAGE:
+        _write_meta_image(path, volume)
+    else:
+        path.write_bytes(volume_to_bytes(volume, _SUFFIXES[suffix]))
+
+
+def _suffix(path: Path) -> str:
+    known = (*_SUFFIXES, *_META_IMAGE)
+    for suffix in known:
+        if path.name.lower().endswith(suffix):
+            return suffix
+    raise VolumeIOError(f"{path.name}: unknown kind of file, expected one of {list(known)} or a DICOM folder")
+
+
+def _read_meta_image(path: Path, frame_id: str, max_voxels: int) -> Volume:
+    import SimpleITK as sitk  # noqa: N813 the library's own abbreviation
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.SetImageIO("MetaImageIO")
+    try:
+        reader.ReadImageInformation()
+        shape = checked_shape(reader.GetSize(), max_voxels)
+        if reader.GetNumberOfComponents() != 1 or "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()):
+            raise VolumeIOError(f"{reader.GetNumberOfComponents()} values a voxel: expected one real scalar")
+        image = reader.Execute()
+    except RuntimeError as error:
+        raise VolumeIOError(f"not MetaImage: {str(error).strip().splitlines()[-1]}") from error
+    rank = image.GetDimension()
+    affine = np.eye(4)
+    affine[:3, :3] = (np.array(image.GetDirection()).reshape(rank, rank) * image.GetSpacing())[:3, :3]
+    affine[:3, 3] = image.GetOrigin()[:3]
+    voxels = sitk.GetArrayFromImage(image)  # (..., K, J, I)
+    block = VoxelBlock(shape, voxels.dtype, LPS_FROM_RAS @ affine)
+    return Volume(voxels.reshape(shape[::-1]).T, block.affine, frame_id)
+
+
+def _write_meta_image(path: Path, volume: Volume) -> None:
+    import SimpleITK as sitk  # noqa: N813 the library's own abbreviation
+
+    image = sitk.GetImageFromArray(storable(volume.voxels).T)  # (K, J, I)
+    affine = LPS_FROM_RAS @ volume.affine
+    image.SetSpacing(volume.spacing_mm)
+    image.SetOrigin(affine[:3, 3])
+    image.SetDirection((affine[:3, :3] / volume.spacing_mm).ravel())
+    sitk.WriteImage(image, str(path))
