@@ -12,7 +12,7 @@ from threedme_ros.volume import Volume, VolumeIOError, checked_affine
 
 @dataclass(frozen=True, eq=False)
 class VoxelBlock:
-    """``shape`` (I, J, K), i fastest in memory; ``dtype`` as stored; value = raw * slope + inter; ``affine`` to RAS+ mm.
+    """``shape`` (I, J, K), i fastest in memory; ``dtype`` as stored; value = raw * slope + inter; ``affine`` RAS+ mm.
 
     The affine is rounded to float32 values here, at the door: that is what NIfTI-1 can carry, so a label volume encoded
     on this grid decodes to the same affine bit for bit, whichever format the image came in (1e-5 mm at 500 mm).
