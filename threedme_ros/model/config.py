@@ -44,7 +44,7 @@ class ModelConfig:
         if self.vit_dim % (self.vit_heads * 6):
             raise ValueError(f"vit_dim {self.vit_dim}: expected a multiple of 6 x {self.vit_heads} heads (3-D rotary)")
         if self.channels[2] % self.plane_heads:
-            raise ValueError(f"channels {self.channels}: expected the last to be a multiple of {self.plane_heads} heads")
+            raise ValueError(f"channels {self.channels}: expected the last a multiple of {self.plane_heads} heads")
 
     @classmethod
     def of_size(cls, size: str, num_classes: int, **changes) -> ModelConfig:

@@ -70,7 +70,7 @@ class PlaneAttention(nn.Module):
             self.offset.bias.copy_(start.reshape(-1))
 
     def forward(self, query: Tensor, levels: list[Tensor]) -> Tensor:
-        b, dim, *shape = query.shape
+        b, _, *shape = query.shape
         values = [pointwise(x, project).float() for x, project in zip(levels, self.value, strict=True)]
         # channels: (heads, planes * levels * points [, 2]); sampling positions and weights stay fp32
         offsets = pointwise(query, self.offset).float().reshape(b, self.heads, -1, *shape)

@@ -67,9 +67,7 @@ class ViTBranch(nn.Module):
         super().__init__()
         self.head_dim = config.vit_dim // config.vit_heads
         self.tokenize = Downsample(config.channels[1], config.vit_dim, config.token_size // 4)
-        self.blocks = nn.ModuleList(
-            TransformerBlock(config.vit_dim, config.vit_heads) for _ in range(config.vit_depth)
-        )
+        self.blocks = nn.ModuleList(TransformerBlock(config.vit_dim, config.vit_heads) for _ in range(config.vit_depth))
         self.norm = nn.LayerNorm(config.vit_dim)
 
     def forward(self, x4: Tensor) -> Tensor:
