@@ -1,0 +1,27 @@
+# Everything runs in .venv, which the first target that needs it makes from a bare Python 3.11.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+OUTPUT ?= demo_output
+
+.PHONY: demo test lint clean
+
+demo: $(STAMP)
+	$(BIN)/threedme demo --output $(OUTPUT)
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# Editable, so that edits count at once: share_path then finds config, models and launch in the checkout itself.
+$(STAMP): setup.py setup.cfg package.xml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[ros,train,test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(OUTPUT) build install log .pytest_cache .ruff_cache *.egg-info
