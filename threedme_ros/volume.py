@@ -176,7 +176,7 @@ def resample(volume: Volume, grid: Grid, order: int = 1, fill: float | None = No
         output_shape=grid.shape,
         output=volume.voxels.dtype if order == 0 else np.float32,
         order=order,
-        mode="nearest" if fill is None else "constant",
+        mode="nearest" if fill is None else "grid-constant",
         cval=0 if fill is None else fill,
         prefilter=False,
     )
