@@ -72,20 +72,18 @@ def _read_headers(source: str | Path | Iterable[str | Path]) -> list[Dataset]:
             header.filename = str(path)
             slices.append(header)
     if len(slices) < 2:
-        raise DicomSeriesError(
-            f"{len(slices)} DICOM image in {len(paths)} files: expected a series of at least 2 slices"
-        )
+        raise DicomSeriesError(f"{len(slices)} DICOM image in {len(paths)} files: expected a series of 2 or more")
     return slices
 
 
 def _check_alike(slices: list[Dataset]) -> None:
     """One series, of single-frame greyscale slices of one size, spacing and orientation."""
-    needed = ("SeriesInstanceUID", "Columns", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing")
+    needed = ("Columns", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing")
     for name in needed:
         lacking = sum(s.get(name) in (None, "") for s in slices)
         if lacking:
             raise DicomSeriesError(f"{lacking} of {len(slices)} DICOM slices lack {name}: expected it in each")
-    series = len({s.SeriesInstanceUID for s in slices})
+    series = len({s.get("SeriesInstanceUID", "") for s in slices})  # anonymisers remove it, from all alike
     if series > 1:
         raise DicomSeriesError(f"{series} DICOM series (different SeriesInstanceUID) in one folder: expected one")
     colours = {s.get("PhotometricInterpretation", "MONOCHROME2") for s in slices}
@@ -106,7 +104,7 @@ def _check_spread(slices: list[Dataset], name: str, count: int, tolerance: float
     spread = float(np.ptp(values, axis=0).max())
     if not spread <= tolerance:
         raise DicomSeriesError(
-            f"DICOM slices with different {name}, by up to {spread:.4g}{unit}: expected the same within {tolerance}{unit}"
+            f"DICOM slices with different {name}, by up to {spread:.4g}{unit}: expected at most {tolerance}{unit}"
         )
 
 
@@ -128,17 +126,16 @@ def _stack(slices: list[Dataset]) -> tuple[list[Dataset], np.ndarray]:
     lengths = [np.linalg.norm(v) for v in (along_columns, along_rows, normal)]
     if not np.allclose(lengths, 1, atol=1e-3):
         raise DicomSeriesError(
-            f"DICOM ImageOrientationPatient of lengths {np.round(lengths, 3)}: expected unit, upright"
+            f"DICOM ImageOrientationPatient of lengths {np.round(lengths, 3)}: expected unit vectors"
         )
     positions = np.array([_numbers(s, "ImagePositionPatient", 3) for s in slices])
     order = np.argsort(positions @ normal, kind="stable")
     positions = positions[order]
     depth = positions @ normal
     gaps = np.diff(depth)
-    if gaps.min() < GAP_TOLERANCE_MM / 10:
-        raise DicomSeriesError(
-            f"{int((gaps < GAP_TOLERANCE_MM / 10).sum())} DICOM slices at the same position as another"
-        )
+    doubles = int((gaps < GAP_TOLERANCE_MM / 10).sum())
+    if doubles:
+        raise DicomSeriesError(f"{doubles} DICOM slices at the same position as another: expected one a position")
     off = np.abs(depth - np.linspace(depth[0], depth[-1], len(depth))).max()
     if off > GAP_TOLERANCE_MM:
         raise DicomSeriesError(
