@@ -1,0 +1,43 @@
+"""How a node process starts and ends: Ctrl-C is a normal end, a wrong parameter is one line and exit code 1."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+import rclpy
+from rclpy.exceptions import ParameterException
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+
+from threedme_ros.nodes.parameters import ParameterError
+
+
+class Finished(Exception):  # noqa: N818 not an error
+    """A node raises it from a callback when its work is done; the process ends with exit code 0."""
+
+
+def run_node(create: Callable[[], Node], args: list[str] | None = None) -> int:
+    """Spin the node of ``create()`` until shutdown or `Finished`; returns the exit code.
+
+    Called if the node has them: ``start()`` before spinning, ``close()`` after.
+    """
+    rclpy.init(args=args)
+    node = None
+    try:
+        node = create()
+        if hasattr(node, "start"):
+            node.start()
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException, Finished):
+        pass
+    except (ParameterException, ParameterError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    finally:
+        if node is not None:
+            if hasattr(node, "close"):
+                node.close()
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 0

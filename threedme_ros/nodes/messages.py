@@ -1,0 +1,102 @@
+"""Volume <-> sensor_msgs/CompressedImage, the overlay image and `label_info`: the messages of DESIGN section 3.
+
+A volume message carries one whole medical file in ``data`` (`threedme_ros.volume_io.FORMATS`), its acquisition time in
+``header.stamp`` and the patient frame in ``header.frame_id``.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from dataclasses import asdict
+from functools import cache
+
+import numpy as np
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header, String
+
+from threedme_ros.anatomy import Anatomy
+from threedme_ros.volume import Volume, VolumeError
+from threedme_ros.volume_io import DEFAULT_MAX_VOXELS, FORMATS, volume_from_bytes, volume_to_bytes
+
+NOTICE = "for demonstration only, not for clinical use"
+
+
+class MessageError(VolumeError):
+    """A message breaks the contract; the text names the value and what was expected."""
+
+
+def byte_array(buffer: bytes | bytearray | memoryview) -> array:
+    """The one type rclpy takes for ``uint8[]`` without a copy or a check of every element.
+
+    Measured for 16.8 MB: 2 ms, where a list takes 410, a memoryview 540 and a numpy array 970.
+    """
+    data = array("B")
+    data.frombytes(buffer)
+    return data
+
+
+def check_volume_header(message: CompressedImage) -> None:
+    """What can be refused without reading ``data``: MessageError on a zero stamp, an empty frame, another format."""
+    stamp = message.header.stamp
+    if stamp.sec < 0 or (stamp.sec, stamp.nanosec) == (0, 0):
+        raise MessageError(f"header.stamp {stamp.sec}.{stamp.nanosec:09d}: expected the acquisition time, above zero")
+    if not message.header.frame_id:
+        raise MessageError("header.frame_id '': expected the name of the patient frame")
+    if message.format not in FORMATS:
+        raise MessageError(f"format {message.format[:80]!r}: expected one of {list(FORMATS)}")
+
+
+def volume_from_message(message: CompressedImage, *, max_voxels: int = DEFAULT_MAX_VOXELS) -> Volume:
+    """The volume in ``message``, in its frame; plain NIfTI voxels stay a view of ``message.data``.
+
+    Raises MessageError for the header, VolumeIOError or VolumeError for the data.
+    """
+    check_volume_header(message)
+    data = np.frombuffer(message.data, np.uint8)
+    return volume_from_bytes(data, message.format, frame_id=message.header.frame_id, max_voxels=max_voxels)
+
+
+def volume_message(volume: Volume, stamp, format: str = "nifti") -> CompressedImage:
+    """``volume`` as a message; stamp: builtin_interfaces/Time; frame_id: the volume's."""
+    header = Header(stamp=stamp, frame_id=volume.frame_id)
+    message = CompressedImage(header=header, format=format)
+    message.data = byte_array(volume_to_bytes(volume, format))
+    return message
+
+
+def image_message(rgb: np.ndarray, header: Header) -> Image:
+    """``rgb`` (H, W, 3) uint8 as an rgb8 image, by cv_bridge where it works with the numpy at hand."""
+    if rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.dtype != np.uint8:
+        raise MessageError(f"image of shape {rgb.shape} and type {rgb.dtype}: expected (H, W, 3) uint8")
+    bridge = _cv_bridge()
+    message = bridge.cv2_to_imgmsg(rgb, "rgb8") if bridge else plain_image(rgb)
+    message.header = header
+    return message
+
+
+def plain_image(rgb: np.ndarray) -> Image:
+    """The same message as cv_bridge's, built by hand."""
+    height, width = rgb.shape[:2]
+    message = Image(height=height, width=width, encoding="rgb8", step=width * 3)
+    message.data = byte_array(np.ascontiguousarray(rgb).tobytes())
+    return message
+
+
+@cache
+def _cv_bridge():
+    """A cv_bridge that works here, or None: apt's is built against numpy 1 and PyPI's calls what numpy 2.3 removed."""
+    probe = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    try:
+        from cv_bridge import CvBridge
+
+        bridge = CvBridge()
+        return bridge if bridge.cv2_to_imgmsg(probe, "rgb8") == plain_image(probe) else None
+    except Exception:  # an ABI mismatch surfaces as ImportError, AttributeError, RuntimeError or SystemError
+        return None
+
+
+def label_info_message(anatomy: Anatomy, engine: dict) -> String:
+    """What the values in `labels` mean, as JSON: ``structures`` (id, name, colour, margin_mm, role), ``notice``,
+    and everything of ``engine`` (checkpoint hash, engine, precision, device)."""
+    return String(data=json.dumps({"notice": NOTICE, **engine, "structures": [asdict(s) for s in anatomy]}))
