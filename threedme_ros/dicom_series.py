@@ -1,11 +1,12 @@
 """A folder of DICOM slices -> one Volume. What does not stack into one regular, straight grid is refused.
 
-Messages count and measure; they never repeat a name, an id, a date or a UID from the files.
+Messages count and measure; they never repeat a name, an id, a date, a UID or a file name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,14 +21,42 @@ if TYPE_CHECKING:
 GAP_TOLERANCE_MM = 0.1
 """How far a slice may lie from its place in an even stack; scanners round positions to some hundredths."""
 SHEAR_TOLERANCE_MM = 0.5
-"""How far the first and last slice may be shifted against each other in the plane (gantry tilt)."""
+"""How far the slices may be shifted against each other in their plane (gantry tilt)."""
 ORIENTATION_TOLERANCE = 1e-4
+SPACING_TOLERANCE_MM = 1e-4
 DEFAULT_MAX_VOXELS = 512 * 512 * 1024
-_SKIPPED = {"DICOMDIR"}
+_GEOMETRY = ("Columns", "Rows", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing")
+_TAGS = (
+    *_GEOMETRY,
+    "SeriesInstanceUID",
+    "PhotometricInterpretation",
+    "SamplesPerPixel",
+    "NumberOfFrames",
+    "BitsAllocated",
+    "RescaleSlope",
+    "RescaleIntercept",
+)
 
 
 class DicomSeriesError(VolumeIOError):
     """The files are not one straight, evenly spaced series of single-frame greyscale slices."""
+
+
+@dataclass(frozen=True)
+class _Slice:
+    """What one file's header says. Position, orientation (along a row, down a column): LPS+ mm."""
+
+    path: Path
+    series: str
+    size: tuple[int, int]  # columns, rows
+    orientation: tuple[float, ...]
+    position: tuple[float, ...]
+    spacing_mm: tuple[float, ...]  # between rows, between columns
+    rescale: tuple[float, float]  # slope, intercept
+    photometric: str
+    samples: int
+    frames: int
+    bits: int
 
 
 def read_dicom_series(
@@ -39,18 +68,18 @@ def read_dicom_series(
     """``source``: a folder (its files, not its subfolders) or the files of one series, in any order.
 
     Voxels [column, row, slice], slices sorted along their normal; int16 where rescaling keeps whole numbers that fit
-    (CT in HU), else float32. Affine RAS+ mm. Raises DicomSeriesError.
+    (CT in HU), else int32 or float32. Affine RAS+ mm. Raises DicomSeriesError.
     """
     slices = _read_headers(source)
     _check_alike(slices)
     slices, affine = _stack(slices)
-    shape = checked_shape((slices[0].Columns, slices[0].Rows, len(slices)), max_voxels)
+    shape = checked_shape((*slices[0].size, len(slices)), max_voxels)
     block = VoxelBlock(shape, np.dtype(np.int16), LPS_FROM_RAS @ affine)
     return Volume(_read_voxels(slices, shape), block.affine, frame_id)
 
 
-def _read_headers(source: str | Path | Iterable[str | Path]) -> list[Dataset]:
-    """The image slices among the files; pixels stay on disk until the geometry is known to be good."""
+def _read_headers(source: str | Path | Iterable[str | Path]) -> list[_Slice]:
+    """The images among the files; pixels stay on disk until the geometry is known to be good."""
     import pydicom
     from pydicom.errors import InvalidDicomError
 
@@ -59,138 +88,150 @@ def _read_headers(source: str | Path | Iterable[str | Path]) -> list[Dataset]:
     else:
         paths = [Path(p) for p in source]
     slices = []
-    for path in paths:
-        if path.name in _SKIPPED:
-            continue
+    for number, path in enumerate(paths, 1):
         try:
-            header = pydicom.dcmread(path, stop_before_pixels=True)
+            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
+            if "Rows" in header:  # not a DICOMDIR or a report
+                slices.append(_slice(path, header))
         except InvalidDicomError:
-            continue  # a folder from a scanner also holds viewers, logs and readme files
-        except Exception as error:  # pydicom raises many kinds on damaged files; none may pass as another error
-            raise DicomSeriesError(f"DICOM file {path.name[-12:]!r} cannot be read: {type(error).__name__}") from error
-        if "Rows" in header:
-            header.filename = str(path)
-            slices.append(header)
+            continue  # folders from a scanner also hold viewers, logs and readme files
+        except DicomSeriesError as error:
+            raise DicomSeriesError(f"DICOM file {number} of {len(paths)}: {error}") from error
+        except Exception as error:  # pydicom raises many kinds on damage; its text may quote the patient
+            kind = type(error).__name__
+            raise DicomSeriesError(f"DICOM file {number} of {len(paths)}: damaged header ({kind})") from None
     if len(slices) < 2:
-        raise DicomSeriesError(f"{len(slices)} DICOM image in {len(paths)} files: expected a series of 2 or more")
+        raise DicomSeriesError(
+            f"{len(slices)} DICOM images in {len(paths)} files: expected 2 or more, for a slice spacing"
+        )
     return slices
 
 
-def _check_alike(slices: list[Dataset]) -> None:
-    """One series, of single-frame greyscale slices of one size, spacing and orientation."""
-    needed = ("Columns", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing")
-    for name in needed:
-        lacking = sum(s.get(name) in (None, "") for s in slices)
-        if lacking:
-            raise DicomSeriesError(f"{lacking} of {len(slices)} DICOM slices lack {name}: expected it in each")
-    series = len({s.get("SeriesInstanceUID", "") for s in slices})  # anonymisers remove it, from all alike
-    if series > 1:
-        raise DicomSeriesError(f"{series} DICOM series (different SeriesInstanceUID) in one folder: expected one")
-    colours = {s.get("PhotometricInterpretation", "MONOCHROME2") for s in slices}
-    if not colours <= {"MONOCHROME2"} or any(s.get("SamplesPerPixel", 1) != 1 for s in slices):
-        raise DicomSeriesError(f"DICOM pixels of {sorted(colours)}: expected MONOCHROME2, one value a pixel")
-    frames = max(int(s.get("NumberOfFrames") or 1) for s in slices)
-    if frames > 1:
-        raise DicomSeriesError(f"DICOM file of {frames} frames: expected single-frame slices")
-    sizes = {(s.Columns, s.Rows) for s in slices}
-    if len(sizes) > 1:
-        raise DicomSeriesError(f"DICOM slices of different sizes {sorted(sizes)}: expected one size")
-    _check_spread(slices, "PixelSpacing", 2, 1e-4, "mm")
-    _check_spread(slices, "ImageOrientationPatient", 6, ORIENTATION_TOLERANCE, "")
+def _slice(path: Path, header: Dataset) -> _Slice:
+    for name in _GEOMETRY:
+        if header.get(name) in (None, ""):
+            raise DicomSeriesError(f"no {name}: expected it, to place the slice")
+    return _Slice(
+        path=path,
+        series=str(header.get("SeriesInstanceUID", "")),  # anonymisers may remove it, from all slices alike
+        size=(int(header.Columns), int(header.Rows)),
+        orientation=_numbers(header, "ImageOrientationPatient", 6),
+        position=_numbers(header, "ImagePositionPatient", 3),
+        spacing_mm=_numbers(header, "PixelSpacing", 2),
+        rescale=(float(header.get("RescaleSlope") or 1), float(header.get("RescaleIntercept") or 0)),
+        photometric=str(header.get("PhotometricInterpretation", "MONOCHROME2")),
+        samples=int(header.get("SamplesPerPixel") or 1),
+        frames=int(header.get("NumberOfFrames") or 1),
+        bits=int(header.get("BitsAllocated") or 16),
+    )
 
 
-def _check_spread(slices: list[Dataset], name: str, count: int, tolerance: float, unit: str) -> None:
-    values = np.array([_numbers(s, name, count) for s in slices])
-    spread = float(np.ptp(values, axis=0).max())
-    if not spread <= tolerance:
-        raise DicomSeriesError(
-            f"DICOM slices with different {name}, by up to {spread:.4g}{unit}: expected at most {tolerance}{unit}"
-        )
-
-
-def _numbers(header: Dataset, name: str, count: int) -> list[float]:
-    values = header.get(name)
-    values = [float(v) for v in (values if hasattr(values, "__len__") and not isinstance(values, str) else [values])]
+def _numbers(header: Dataset, name: str, count: int) -> tuple[float, ...]:
+    values = tuple(float(v) for v in header[name])
     if len(values) != count or not np.isfinite(values).all():
-        raise DicomSeriesError(f"DICOM {name} {values}: expected {count} finite numbers")
+        raise DicomSeriesError(f"{name} {values}: expected {count} finite numbers")
     return values
 
 
-def _stack(slices: list[Dataset]) -> tuple[list[Dataset], np.ndarray]:
+def _check_alike(slices: list[_Slice]) -> None:
+    """One series, of single-frame greyscale slices of one size, spacing and orientation."""
+    series = len({s.series for s in slices})
+    if series > 1:
+        raise DicomSeriesError(f"{series} DICOM series (different SeriesInstanceUID) among the files: expected one")
+    colours = sorted({s.photometric[:20] for s in slices})
+    if colours != ["MONOCHROME2"] or max(s.samples for s in slices) > 1:
+        raise DicomSeriesError(f"DICOM pixels of {', '.join(colours)}: expected MONOCHROME2, one value a pixel")
+    frames = max(s.frames for s in slices)
+    if frames > 1:
+        raise DicomSeriesError(f"DICOM file of {frames} frames: expected single-frame slices")
+    sizes = sorted({s.size for s in slices})
+    if len(sizes) > 1:
+        raise DicomSeriesError(f"DICOM slices of different sizes {sizes}: expected one size")
+    _check_spread("PixelSpacing (mm)", np.array([s.spacing_mm for s in slices]), SPACING_TOLERANCE_MM)
+    _check_spread("ImageOrientationPatient", np.array([s.orientation for s in slices]), ORIENTATION_TOLERANCE)
+    if not np.isfinite([s.rescale for s in slices]).all():
+        raise DicomSeriesError("DICOM rescale slope or intercept is not finite: expected numbers")
+
+
+def _check_spread(name: str, values: np.ndarray, tolerance: float) -> None:
+    spread = float(np.ptp(values, axis=0).max())
+    if spread > tolerance:
+        raise DicomSeriesError(f"DICOM slices of different {name}, by up to {spread:.4g}: expected at most {tolerance}")
+
+
+def _stack(slices: list[_Slice]) -> tuple[list[_Slice], np.ndarray]:
     """Slices sorted along the normal, and the affine (4, 4): [column, row, slice] -> LPS+ mm."""
-    row_spacing, column_spacing = _numbers(slices[0], "PixelSpacing", 2)
-    if row_spacing <= 0 or column_spacing <= 0:
-        raise DicomSeriesError(f"DICOM PixelSpacing {row_spacing}, {column_spacing}: expected positive mm")
-    along_columns, along_rows = np.array(_numbers(slices[0], "ImageOrientationPatient", 6)).reshape(2, 3)
-    normal = np.cross(along_columns, along_rows)
-    lengths = [np.linalg.norm(v) for v in (along_columns, along_rows, normal)]
+    between_rows, between_columns = slices[0].spacing_mm
+    if min(between_rows, between_columns) <= 0:
+        raise DicomSeriesError(f"DICOM PixelSpacing {slices[0].spacing_mm}: expected positive mm")
+    along_row, down_column = np.array(slices[0].orientation).reshape(2, 3)
+    normal = np.cross(along_row, down_column)
+    lengths = [float(np.linalg.norm(v)) for v in (along_row, down_column, normal)]
     if not np.allclose(lengths, 1, atol=1e-3):
         raise DicomSeriesError(
-            f"DICOM ImageOrientationPatient of lengths {np.round(lengths, 3)}: expected unit vectors"
+            f"DICOM ImageOrientationPatient {slices[0].orientation}: expected two orthogonal unit vectors"
         )
-    positions = np.array([_numbers(s, "ImagePositionPatient", 3) for s in slices])
-    order = np.argsort(positions @ normal, kind="stable")
-    positions = positions[order]
-    depth = positions @ normal
+    slices = sorted(slices, key=lambda s: np.dot(s.position, normal))
+    positions = np.array([s.position for s in slices])
+    depth = (positions - positions[0]) @ normal
     gaps = np.diff(depth)
     doubles = int((gaps < GAP_TOLERANCE_MM / 10).sum())
     if doubles:
         raise DicomSeriesError(f"{doubles} DICOM slices at the same position as another: expected one a position")
-    off = np.abs(depth - np.linspace(depth[0], depth[-1], len(depth))).max()
-    if off > GAP_TOLERANCE_MM:
+    if np.abs(depth - np.linspace(0, depth[-1], len(depth))).max() > GAP_TOLERANCE_MM:
         raise DicomSeriesError(
             f"uneven DICOM slice gaps, {gaps.min():.3g} to {gaps.max():.3g} mm (a missing slice?): "
             f"expected an even stack within {GAP_TOLERANCE_MM} mm"
         )
-    step = (positions[-1] - positions[0]) / (len(slices) - 1)
-    shift = np.abs((positions - positions[0]) - np.outer(depth - depth[0], normal)).max()
+    shift = np.linalg.norm(positions - positions[0] - np.outer(depth, normal), axis=1).max()
     if shift > SHEAR_TOLERANCE_MM:
+        step = positions[-1] - positions[0]
         tilt = np.degrees(np.arccos(np.clip(step @ normal / np.linalg.norm(step), -1, 1)))
         raise DicomSeriesError(
             f"sheared DICOM stack: slices shift by {shift:.3g} mm in their plane (gantry tilt {tilt:.1f} degrees), "
             f"expected at most {SHEAR_TOLERANCE_MM} mm"
         )
     affine = np.eye(4)
-    # PixelSpacing is (between rows, between columns); ImageOrientationPatient is (along a row, down a column)
-    affine[:3, :3] = np.column_stack([along_columns * column_spacing, along_rows * row_spacing, normal * gaps.mean()])
+    affine[:3, :3] = np.column_stack([along_row * between_columns, down_column * between_rows, normal * gaps.mean()])
     affine[:3, 3] = positions[0]
-    return [slices[i] for i in order], affine
+    return slices, affine
 
 
-def _read_voxels(slices: list[Dataset], shape: tuple[int, int, int]) -> np.ndarray:
+def _read_voxels(slices: list[_Slice], shape: tuple[int, int, int]) -> np.ndarray:
     """(I, J, K) in Fortran order, rescaled slice by slice (slope and intercept may differ)."""
-    rescale = [(float(s.get("RescaleSlope") or 1), float(s.get("RescaleIntercept") or 0)) for s in slices]
-    if not np.isfinite(rescale).all():
-        raise DicomSeriesError("DICOM RescaleSlope or RescaleIntercept is not finite: expected numbers")
-    whole = all(slope == int(slope) and inter == int(inter) for slope, inter in rescale)
-    voxels = np.empty(shape[::-1], np.int32 if whole else np.float32)
-    for plane, header, (slope, inter) in zip(voxels, slices, rescale, strict=True):
-        plane[...] = _pixels(header, shape)
-        if (slope, inter) != (1, 0):
+    whole = all(slope == int(slope) and inter == int(inter) for slope, inter in (s.rescale for s in slices))
+    small = all(s.bits <= 16 and abs(s.rescale[0]) <= 1 << 14 and abs(s.rescale[1]) <= 1 << 29 for s in slices)
+    voxels = np.empty(shape[::-1], np.int32 if whole and small else np.float32)  # (K, J, I)
+    for plane, header in zip(voxels, slices, strict=True):
+        plane[...] = _pixels(header.path, plane.shape)
+        if header.rescale != (1, 0):
+            slope, inter = header.rescale
             plane *= plane.dtype.type(slope)
             plane += plane.dtype.type(inter)
     fits = np.iinfo(np.int16)
-    if whole and voxels.min() >= fits.min and voxels.max() <= fits.max:
+    if voxels.dtype == np.int32 and voxels.min() >= fits.min and voxels.max() <= fits.max:
         voxels = voxels.astype(np.int16)
     return voxels.T
 
 
-def _pixels(header: Dataset, shape: tuple[int, int, int]) -> np.ndarray:
+def _pixels(path: Path, shape: tuple[int, int]) -> np.ndarray:
     """One slice (row, column), as stored."""
     import pydicom
 
+    syntax = None
     try:
-        pixels = pydicom.dcmread(header.filename).pixel_array
-    except Exception as error:  # a missing decoder is a RuntimeError or NotImplementedError, damage is anything
-        syntax = header.file_meta.get("TransferSyntaxUID")
-        if syntax is not None and syntax.is_compressed and not _decodable(syntax):
+        data = pydicom.dcmread(path)
+        syntax = data.file_meta.TransferSyntaxUID
+        pixels = data.pixel_array
+    except Exception as error:  # damage can be any exception, and its text may quote the patient
+        if syntax is not None and not _decodable(syntax):
             raise DicomSeriesError(
-                f"DICOM compressed as {syntax.name}, and no decoder for it: pip install pylibjpeg pylibjpeg-libjpeg "
-                "pylibjpeg-openjpeg"
-            ) from error
-        raise DicomSeriesError(f"DICOM pixels cannot be decoded: {type(error).__name__}") from error
-    if pixels.shape != (shape[1], shape[0]):
-        raise DicomSeriesError(f"DICOM pixels of shape {pixels.shape}: expected {(shape[1], shape[0])}")
+                f"DICOM compressed as {syntax.name}, which no installed decoder reads: "
+                "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
+            ) from None
+        raise DicomSeriesError(f"DICOM pixels cannot be decoded ({type(error).__name__})") from None
+    if pixels.shape != shape:
+        raise DicomSeriesError(f"DICOM pixels of shape {pixels.shape}: expected {shape} (rows, columns)")
     return pixels
 
 
@@ -199,5 +240,5 @@ def _decodable(syntax: str) -> bool:
 
     try:
         return get_decoder(syntax).is_available
-    except NotImplementedError:
+    except NotImplementedError:  # a syntax pydicom has never heard of
         return False

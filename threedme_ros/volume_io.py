@@ -15,7 +15,7 @@ import numpy as np
 
 from threedme_ros.formats import nifti, nrrd
 from threedme_ros.formats.voxel_block import VoxelBlock, checked_shape, storable
-from threedme_ros.volume import LPS_FROM_RAS, Volume, VolumeIOError
+from threedme_ros.volume import LPS_FROM_RAS, Volume, VolumeError, VolumeIOError
 
 __all__ = [
     "DEFAULT_MAX_VOXELS",
@@ -29,6 +29,7 @@ __all__ = [
 
 DEFAULT_MAX_VOXELS = 512 * 512 * 1024
 GZIP_LEVEL = 1
+LARGEST_VOXEL_BYTES = 8
 _DECODERS: dict[str, Callable[[memoryview, int, str], Volume]] = {
     "nifti": nifti.decode,
     "nifti; gzip": nifti.decode_gzip,
@@ -71,19 +72,14 @@ def volume_to_bytes(volume: Volume, format: str = "nifti") -> bytes | bytearray:
 def read_volume(path: str | Path, *, frame_id: str = "patient", max_voxels: int = DEFAULT_MAX_VOXELS) -> Volume:
     """A .nii, .nii.gz, .nrrd, .mha or .mhd file, or a folder that holds one DICOM series. Raises VolumeError."""
     path = Path(path)
-    if path.is_dir():
-        from threedme_ros.dicom_series import read_dicom_series
-
-        return read_dicom_series(path, frame_id=frame_id, max_voxels=max_voxels)
-    suffix = _suffix(path)
     try:
-        if suffix in _META_IMAGE:
-            return _read_meta_image(path, frame_id, max_voxels)
-        return volume_from_bytes(path.read_bytes(), _SUFFIXES[suffix], frame_id=frame_id, max_voxels=max_voxels)
+        if path.is_dir():
+            from threedme_ros.dicom_series import read_dicom_series
+
+            return read_dicom_series(path, frame_id=frame_id, max_voxels=max_voxels)
+        return _read_file(path, _suffix(path), frame_id, max_voxels)
     except OSError as error:
         raise VolumeIOError(f"{path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise VolumeIOError(f"{path.name}: {error}") from error
 
 
 def write_volume(path: str | Path, volume: Volume) -> None:
@@ -102,6 +98,18 @@ def _suffix(path: Path) -> str:
         if path.name.lower().endswith(suffix):
             return suffix
     raise VolumeIOError(f"{path.name}: unknown kind of file, expected one of {list(known)} or a DICOM folder")
+
+
+def _read_file(path: Path, suffix: str, frame_id: str, max_voxels: int) -> Volume:
+    try:
+        most = max_voxels * LARGEST_VOXEL_BYTES + nifti.MAX_EXTENSION_BYTES
+        if path.stat().st_size > most:
+            raise VolumeIOError(f"{path.stat().st_size} bytes: expected at most {most} for {max_voxels} voxels")
+        if suffix in _META_IMAGE:
+            return _read_meta_image(path, frame_id, max_voxels)
+        return volume_from_bytes(path.read_bytes(), _SUFFIXES[suffix], frame_id=frame_id, max_voxels=max_voxels)
+    except VolumeError as error:
+        raise VolumeIOError(f"{path.name}: {error}") from error
 
 
 def _read_meta_image(path: Path, frame_id: str, max_voxels: int) -> Volume:
