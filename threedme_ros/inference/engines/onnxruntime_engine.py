@@ -1,0 +1,89 @@
+"""ONNX Runtime: the network exported once for each window shape, kept on disk and in memory."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from threedme_ros.inference.engines import EngineError
+from threedme_ros.inference.engines.build_cache import cached_build, default_cache_dir
+from threedme_ros.inference.export import CONFIDENCE, INPUT, LABELS, export_onnx, source_digest
+
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+MAX_SESSIONS = 4
+
+
+class OnnxRuntimeEngine:
+    """``model`` (with `predict`, on the CPU), whose weights ``weights_hash`` names.
+
+    A session serves one shape; the `MAX_SESSIONS` used last stay loaded. threads: 0 is one a core.
+    """
+
+    name = "onnxruntime"
+    precision = "fp32"
+
+    def __init__(
+        self,
+        model: nn.Module,
+        weights_hash: str,
+        *,
+        device: str = "cpu",
+        precision: str = "fp32",
+        threads: int = 0,
+        cache_dir: Path | None = None,
+    ) -> None:
+        import onnxruntime
+
+        if precision != self.precision:
+            raise EngineError(f"onnxruntime: precision {precision!r}: expected {self.precision!r}")
+        kind, _, index = device.partition(":")
+        if PROVIDERS.get(kind) not in onnxruntime.get_available_providers():
+            raise EngineError(
+                f"onnxruntime: device {device!r} needs one of {sorted(PROVIDERS)} and its execution provider, here are"
+                f" {onnxruntime.get_available_providers()}; for a GPU: pip install onnxruntime-gpu"
+            )
+        self.device = device
+        self._provider = (PROVIDERS[kind], {"device_id": index} if index else {})
+        self._model, self._weights_hash, self._threads = model, weights_hash, threads
+        self._cache_dir = cache_dir or default_cache_dir()
+        self._sessions: OrderedDict[tuple[int, ...], onnxruntime.InferenceSession] = OrderedDict()
+
+    def run(self, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        session = self._session(window.shape)
+        try:
+            labels, confidence = session.run([LABELS, CONFIDENCE], {INPUT: window[None, None]})
+        except Exception as error:  # onnxruntime's exceptions share no base class of their own
+            raise EngineError(f"onnxruntime: window {window.shape}: {error}") from error
+        return labels, confidence
+
+    def close(self) -> None:
+        self._sessions.clear()
+        self._model = None
+
+    def _session(self, shape: tuple[int, ...]):
+        if shape not in self._sessions:
+            if self._model is None:
+                raise EngineError("onnxruntime: the engine is closed")
+            self._sessions[shape] = self._build(shape)
+            while len(self._sessions) > MAX_SESSIONS:
+                self._sessions.popitem(last=False)
+        self._sessions.move_to_end(shape)
+        return self._sessions[shape]
+
+    def _build(self, shape: tuple[int, ...]):
+        import onnx
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self._threads
+        options.log_severity_level = 3
+        key = (self._weights_hash, shape, source_digest(), "torch", torch.__version__, "onnx", onnx.__version__)
+        try:
+            graph = cached_build(self._cache_dir, "onnx", key, lambda: export_onnx(self._model, shape))
+            return onnxruntime.InferenceSession(graph, options, providers=[self._provider])
+        except Exception as error:  # the exporter and onnxruntime raise types of their own
+            raise EngineError(f"onnxruntime: building for windows of {shape}: {error}") from error

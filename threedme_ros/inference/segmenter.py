@@ -1,0 +1,133 @@
+"""From a Volume to its labels on exactly the same grid: what the node, the CLI and the evaluation call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from threedme_ros.inference.engines import Engine, EngineError, select_engine
+from threedme_ros.inference.preprocess import MODALITIES, PADDING_VALUE, prepare, restore_labels
+from threedme_ros.inference.tiling import plan_windows
+from threedme_ros.volume import Volume
+
+if TYPE_CHECKING:
+    from threedme_ros.model.checkpoint import Checkpoint
+    from threedme_ros.model.config import ModelConfig
+
+MAX_TOKENS = 4096
+"""Attention in a runtime without a fused kernel holds tokens^2 x heads floats: 270 MB with 4 heads."""
+
+MAX_WINDOW_VOXELS = 256 * 256 * 128
+WARM_UP_SHAPE = (96, 96, 96)
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """labels: uint8 structure ids, 0 background. confidence: uint8, 255 certain. Both on exactly the input's grid.
+
+    timings_s: seconds of wall clock by stage: "preprocess", "network", "restore", "total".
+    warnings: where the input was not what the checkpoint was made for, one sentence each.
+    """
+
+    labels: Volume
+    confidence: Volume
+    timings_s: dict[str, float]
+    warnings: tuple[str, ...] = ()
+
+
+class Segmenter:
+    """One checkpoint on one engine, for one thread.
+
+    engine: a name for `select_engine`, or an engine. threads: 0 leaves the defaults; a number also sets torch's, for
+    the whole process. max_window_voxels: larger volumes go through in tiles; None chooses by the network's size.
+    modality: as for `prepare`. cache_dir: where built engines are kept.
+    Raises ValueError for a bad argument and EngineError for an engine that cannot be made.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        engine: str | Engine = "auto",
+        device: str = "cpu",
+        precision: str = "fp32",
+        threads: int = 0,
+        max_window_voxels: int | None = None,
+        modality: str = "auto",
+        cache_dir: Path | None = None,
+    ) -> None:
+        if modality not in MODALITIES:
+            raise ValueError(f"modality {modality!r}: expected one of {MODALITIES}")
+        if threads < 0:
+            raise ValueError(f"threads {threads}: expected 0 (the default) or more")
+        self.checkpoint, self.modality = checkpoint, modality
+        self.max_window_voxels = max_window_voxels or default_window_voxels(checkpoint.config)
+        plan_windows(WARM_UP_SHAPE, self.max_window_voxels)  # refuse a limit that no halo fits, before any volume
+        if threads:
+            torch.set_num_threads(threads)
+        if isinstance(engine, str):
+            engine = select_engine(
+                engine, checkpoint, device=device, precision=precision, threads=threads, cache_dir=cache_dir
+            )
+        self.engine = engine
+
+    def segment(self, volume: Volume) -> Segmentation:
+        """Raises VolumeError for a volume the checkpoint cannot see, EngineError for a network that fails."""
+        started = perf_counter()
+        prepared = prepare(volume, self.checkpoint.preprocessing, self.modality)
+        ready = perf_counter()
+        labels, confidence = self.predict(prepared.x)
+        predicted = perf_counter()
+        labels, confidence = restore_labels(labels, confidence, prepared)
+        restored = perf_counter()
+        timings = {
+            "preprocess": ready - started,
+            "network": predicted - ready,
+            "restore": restored - predicted,
+            "total": restored - started,
+        }
+        return Segmentation(volume.with_voxels(labels), volume.with_voxels(confidence), timings, prepared.warnings)
+
+    def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The prepared (D, H, W) -> labels uint8 and confidence float32 of the same shape, whole or in tiles."""
+        labels, confidence = np.empty(x.shape, np.uint8), np.empty(x.shape, np.float32)
+        for window in plan_windows(x.shape, self.max_window_voxels):
+            found, certainty = self.engine.run(window.cut(x))
+            labels[window.kept] = found[window.kept_inside]
+            confidence[window.kept] = certainty[window.kept_inside]
+        if not np.isfinite(confidence.sum()):  # one NaN or infinity makes the sum one
+            raise EngineError(f"{self.engine.name}: the network's output is not finite")
+        return labels, confidence
+
+    def warm_up(self, shape: tuple[int, int, int] | None = None) -> float:
+        """Build and run the engine once for volumes of ``shape`` (D, H, W) at the model's spacing. Returns seconds.
+
+        Without a shape a 96^3 window proves that the engine runs; the first volume of another shape may still build.
+        """
+        started = perf_counter()
+        self.predict(np.full(shape or WARM_UP_SHAPE, PADDING_VALUE, np.float32))
+        return perf_counter() - started
+
+    def describe(self) -> dict[str, str]:
+        """What diagnostics show: engine, precision, device, checkpoint (hash) and size."""
+        return {
+            "engine": self.engine.name,
+            "precision": self.engine.precision,
+            "device": self.engine.device,
+            "checkpoint": self.checkpoint.hash,
+            "size": self.checkpoint.config.size,
+        }
+
+    def close(self) -> None:
+        """Free the engine. Calling it twice does no harm."""
+        self.engine.close()
+
+
+def default_window_voxels(config: ModelConfig) -> int:
+    """The largest window, in voxels, whose attention and features stay within a few GB."""
+    return min(MAX_WINDOW_VOXELS, MAX_TOKENS * config.token_size**3)
