@@ -1,7 +1,7 @@
 """`threedme`: one command, with a subcommand for each thing done at the desk.
 
-A subcommand is a module of `threedme_ros.commands` with ``add_arguments(parser)`` and ``run(arguments) -> status``; it is
-imported only when it is asked for, so that ``threedme --help`` is instant.
+A subcommand is a module of `threedme_ros.commands` with ``add_arguments(parser)`` and ``run(arguments) -> status``; it
+is imported only when it is asked for, so that ``threedme --help`` is instant.
 """
 
 from __future__ import annotations
