@@ -106,7 +106,12 @@ class Anatomy:
 
     @classmethod
     def from_json(cls, text: str) -> Anatomy:
-        return cls._from_rows(json.loads(text), "label table")
+        """The inverse of `to_json`; AnatomyError for any other text."""
+        try:
+            rows = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise AnatomyError(f"label table is no JSON: {error}") from error
+        return cls._from_rows(rows)
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Anatomy:
@@ -114,18 +119,20 @@ class Anatomy:
         try:
             document = yaml.safe_load(Path(path).read_text())
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise AnatomyError(f"{path}: {error}") from error
+            raise AnatomyError(f"{path}: {' '.join(str(error).split())}") from error
         if not isinstance(document, dict) or not isinstance(document.get("structures"), list):
             raise AnatomyError(f"{path}: expected a mapping with a list under `structures`")
         try:
-            return cls._from_rows(document["structures"], str(path))
+            return cls._from_rows(document["structures"])
         except AnatomyError as error:
             raise AnatomyError(f"{path}: {error}") from error
 
     @classmethod
-    def _from_rows(cls, rows: list, source: str) -> Anatomy:
+    def _from_rows(cls, rows: object) -> Anatomy:
+        if not isinstance(rows, list):
+            raise AnatomyError(f"label table {rows!r}: expected a list of structures")
         expected = set(Structure.__dataclass_fields__)
         for row in rows:
             if not isinstance(row, dict) or set(row) != expected:
-                raise AnatomyError(f"{source}: row {row!r}: expected exactly the keys {sorted(expected)}")
+                raise AnatomyError(f"row {row!r}: expected exactly the keys {sorted(expected)}")
         return cls([Structure(**row) for row in rows])

@@ -5,6 +5,7 @@ Messages count and measure; they never repeat a name, an id, a date, a UID or a 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,12 +71,14 @@ def read_dicom_series(
     Voxels [column, row, slice], slices sorted along their normal; int16 where rescaling keeps whole numbers that fit
     (CT in HU), else int32 or float32. Affine RAS+ mm. Raises DicomSeriesError.
     """
-    slices = _read_headers(source)
-    _check_alike(slices)
-    slices, affine = _stack(slices)
-    shape = checked_shape((*slices[0].size, len(slices)), max_voxels)
-    block = VoxelBlock(shape, np.dtype(np.int16), LPS_FROM_RAS @ affine)
-    return Volume(_read_voxels(slices, shape), block.affine, frame_id)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydicom's quote the file, patient's name and all
+        slices = _read_headers(source)
+        _check_alike(slices)
+        slices, affine = _stack(slices)
+        shape = checked_shape((*slices[0].size, len(slices)), max_voxels)
+        block = VoxelBlock(shape, np.dtype(np.int16), LPS_FROM_RAS @ affine)
+        return Volume(_read_voxels(slices, shape), block.affine, frame_id)
 
 
 def _read_headers(source: str | Path | Iterable[str | Path]) -> list[_Slice]:

@@ -1,0 +1,105 @@
+import json
+
+import numpy as np
+import pytest
+
+from threedme_ros.anatomy import Anatomy, AnatomyError, Role, Structure
+
+ROW = {"id": 4, "name": "liver", "colour": [221, 130, 101], "margin_mm": 3.0, "role": "target"}
+
+
+def test_the_table_that_ships_has_the_sixteen_structures(anatomy):
+    names = "spleen kidney_right kidney_left liver stomach pancreas colon small_bowel urinary_bladder aorta"
+    names += " inferior_vena_cava vertebrae hips ribs autochthon iliopsoas"
+    assert [s.name for s in anatomy] == names.split()
+    assert [s.id for s in anatomy] == list(range(1, 17))
+    assert anatomy.num_classes == 17
+    assert len({s.colour for s in anatomy}) == 16
+    assert anatomy["aorta"].role is Role.NO_GO and anatomy["aorta"].margin_mm == 5.0
+
+
+def test_lookup_by_name_and_id(anatomy):
+    assert anatomy["liver"] is anatomy[4]
+    assert "liver" in anatomy and 4 in anatomy and "tumour" not in anatomy and 0 not in anatomy
+    with pytest.raises(AnatomyError, match=r"unknown structure 'tumour': expected one of \['spleen'"):
+        anatomy["tumour"]
+
+
+def test_json_round_trip(anatomy):
+    assert Anatomy.from_json(anatomy.to_json()) == anatomy
+    assert json.loads(anatomy.to_json())[3] == ROW
+
+
+def test_colour_map_is_indexed_by_voxel_value():
+    table = Anatomy([Structure(**ROW)]).colour_map()
+    assert (table.shape, table.dtype) == ((256, 3), np.uint8)
+    assert table[4].tolist() == [221, 130, 101]
+    assert not np.delete(table, 4, axis=0).any()
+
+
+def test_order_is_by_id():
+    rows = [Structure(**ROW), Structure(**ROW | {"id": 2, "name": "kidney"})]
+    assert [s.id for s in Anatomy(rows)] == [2, 4]
+    assert Anatomy(rows).num_classes == 5
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"id": 0}, "structure 'liver': id 0: expected an integer from 1 to 255"),
+        ({"id": 256}, "id 256"),
+        ({"id": "4"}, "id '4'"),
+        ({"id": True}, "id True"),
+        ({"name": ""}, "name ''"),
+        ({"name": 7}, "name 7"),
+        ({"colour": [1, 2]}, r"colour \[1, 2\]"),
+        ({"colour": [1, 2, 256]}, "expected three integers from 0 to 255"),
+        ({"colour": "red"}, "colour 'red'"),
+        ({"margin_mm": -1}, "margin_mm -1: expected 0 to 100 mm"),
+        ({"margin_mm": float("nan")}, "margin_mm nan"),
+        ({"margin_mm": "3"}, "margin_mm '3'"),
+        ({"role": "avoid"}, r"role 'avoid': expected one of \['no-go', 'target', 'context'\]"),
+    ],
+)
+def test_a_row_that_breaks_a_rule_is_named(change, reason):
+    with pytest.raises(AnatomyError, match=reason):
+        Structure(**ROW | change)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("structures: []", "empty label table"),
+        ("organs: []", "expected a mapping with a list under `structures`"),
+        ("[1, 2]", "expected a mapping"),
+        ("structures: {a: 1}", "expected a mapping with a list"),
+        ("structures: [liver]", "row 'liver': expected exactly the keys"),
+        ("structures: [{id: 1, name: liver}]", "expected exactly the keys"),
+        ("structures: [", "while parsing"),
+        ("a: !!python/object/apply:os.system [true]", "could not determine a constructor"),
+    ],
+)
+def test_a_file_that_is_no_table_is_refused_with_its_name(tmp_path, text, reason):
+    path = tmp_path / "anatomy.yaml"
+    path.write_text(text)
+    with pytest.raises(AnatomyError, match=rf"anatomy\.yaml: .*{reason}") as caught:
+        Anatomy.from_yaml(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_an_anatomy_error(tmp_path):
+    with pytest.raises(AnatomyError, match="No such file"):
+        Anatomy.from_yaml(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("text", ("not json", "{}", "5", "[5]", "null"))
+def test_json_that_is_no_table_is_refused(text):
+    with pytest.raises(AnatomyError):
+        Anatomy.from_json(text)
+
+
+@pytest.mark.parametrize("key", ("id", "name"))
+def test_doubles_are_refused(key):
+    other = ROW | {"id": 5, "name": "spleen"} | {key: ROW[key]}
+    with pytest.raises(AnatomyError, match=f"two structures with {key} {ROW[key]!r}"):
+        Anatomy([Structure(**ROW), Structure(**other)])
