@@ -37,6 +37,7 @@ setup(
     # No rclpy, cv_bridge or message packages here: on a robot they come from apt, elsewhere from the extra "ros".
     # Lower bounds admit what apt has on Ubuntu 24.04, whose cv_bridge and messages are built against numpy 1.
     install_requires=[
+        "fast-simplification>=0.1.7",
         "matplotlib>=3.6",
         "nibabel>=5.2",
         "numpy>=1.26,<2.3",
