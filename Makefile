@@ -19,6 +19,7 @@ lint: $(STAMP)
 
 # Editable, so that edits count at once: share_path then finds config, models and launch in the checkout itself.
 $(STAMP): setup.py setup.cfg package.xml constraints.txt
+	@echo "Setting up $(VENV): a few minutes, once, and about 4 GB."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[ros,train,test]"
 	touch $@

@@ -44,6 +44,7 @@ setup(
         "onnx>=1.16",
         "onnxruntime>=1.18",
         "onnxscript>=0.2",
+        "pillow>=10.2",
         "pydicom>=3.0",
         "pynrrd>=1.0",
         "PyYAML>=6.0",

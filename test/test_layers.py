@@ -20,7 +20,7 @@ FLOORS = (
     {"samples"},
     {"model"},
     {"inference", "geometry"},
-    {"pictures"},
+    {"pictures", "igtl"},
     {"training"},
     {"nodes"},
     {"demo"},

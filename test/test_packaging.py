@@ -15,7 +15,13 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "threedme_ros"
 CONSTRAINT_FILES = ("constraints.txt", "constraints-apt.txt")
 # Where the distribution is not called as what it lets one import.
-DISTRIBUTIONS = {"cv2": "opencv-python-headless", "nrrd": "pynrrd", "vtkmodules": "vtk", "yaml": "pyyaml"}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "cv2": "opencv-python-headless",
+    "nrrd": "pynrrd",
+    "vtkmodules": "vtk",
+    "yaml": "pyyaml",
+}
 FROM_ROS = re.compile(r"rclpy|cv_bridge|\w+_msgs|\w+_interfaces|std_srvs|ament_index_python|launch\w*")
 
 
