@@ -23,7 +23,7 @@ import yaml
 
 from threedme_ros.anatomy import Anatomy
 from threedme_ros.share import share_path
-from threedme_ros.volume import Volume, resample
+from threedme_ros.volume import Grid, Volume, resample
 from threedme_ros.volume_io import read_volume
 
 RELEASE = "totalsegmentator-2.18.0"
@@ -68,9 +68,7 @@ class SampleCase:
         image = self.image()
         merged = np.zeros(image.shape, np.uint8)
         for file in self.label_files:
-            labels = read_volume(self.folder / file.path)
-            if not labels.grid.matches(image.grid):
-                labels = resample(labels, image.grid, order=0, fill=0)
+            labels = _on_grid(read_volume(self.folder / file.path), image.grid)
             if file.mask_of is None:
                 np.copyto(merged, labels.voxels, where=labels.voxels > 0, casting="unsafe")
             else:
@@ -85,6 +83,12 @@ class SampleCase:
                 to_ours[list(totalsegmentator_ids(self.task)[name])] = anatomy[name].id
         source = self.source_labels()
         return source.with_voxels(np.asfortranarray(to_ours[source.voxels]))
+
+
+def _on_grid(labels: Volume, grid: Grid) -> Volume:
+    """Through mm, nearest voxel; exact, and a view, where only the order of the axes differs."""
+    turned, _ = labels.reoriented(grid.orientation)
+    return turned if turned.grid.matches(grid) else resample(labels, grid, order=0, fill=0)
 
 
 @functools.cache
