@@ -1,0 +1,1 @@
+"""Pictures of a segmented volume: the overlay topic, the demo's figures and its report."""
