@@ -26,8 +26,17 @@ class Features(NamedTuple):
     """(B, vit_dim, D/t, H/t, W/t): the ViT branch, t = token_size."""
 
 
+class Marks(NamedTuple):
+    """What pretraining adds at masked places, zero elsewhere (`threedme_ros.model.reconstruction`)."""
+
+    nodes: Tensor
+    """(B, C4, D/4, H/4, W/4), added to the graph branch's stride-4 nodes."""
+    tokens: Tensor
+    """(B, vit_dim, D/t, H/t, W/t), added to the ViT branch's tokens."""
+
+
 class Encoder(nn.Module):
-    """(B, in_channels, D, H, W), each axis a multiple of 16 -> `Features`."""
+    """(B, in_channels, D, H, W), each axis a multiple of 16 -> `Features`. ``marks`` are for pretraining only."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -43,11 +52,11 @@ class Encoder(nn.Module):
             for _ in range(config.plane_layers)
         )
 
-    def forward(self, x: Tensor) -> Features:
+    def forward(self, x: Tensor, marks: Marks | None = None) -> Features:
         x2 = self.stem2(space_to_depth(x))
         x4 = self.stem4(x2)
-        tokens = self.vit(x4)
-        g4, g8 = self.graph(x4)
+        tokens = self.vit(x4, None if marks is None else marks.tokens)
+        g4, g8 = self.graph(x4 if marks is None else x4 + marks.nodes)
         fused = g8 + upsample(pointwise(tokens, self.join), self.config.token_size // 8)
         for block in self.fusion:
             fused = block(fused, [g4, fused, tokens])

@@ -61,7 +61,10 @@ class TransformerBlock(nn.Module):
 
 
 class ViTBranch(nn.Module):
-    """Stride-4 features (B, C4, D/4, H/4, W/4) -> token features (B, vit_dim, D/t, H/t, W/t), t = token_size."""
+    """Stride-4 features (B, C4, D/4, H/4, W/4) -> token features (B, vit_dim, D/t, H/t, W/t), t = token_size.
+
+    ``marks``, of the tokens' shape, is added to them before the first block.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -70,8 +73,10 @@ class ViTBranch(nn.Module):
         self.blocks = nn.ModuleList(TransformerBlock(config.vit_dim, config.vit_heads) for _ in range(config.vit_depth))
         self.norm = nn.LayerNorm(config.vit_dim)
 
-    def forward(self, x4: Tensor) -> Tensor:
+    def forward(self, x4: Tensor, marks: Tensor | None = None) -> Tensor:
         grid = self.tokenize(x4)
+        if marks is not None:
+            grid = grid + marks
         shape = tuple(grid.shape[2:])
         tokens = flatten_nodes(grid)
         angles = rotary_angles(shape, self.head_dim).to(tokens.device)

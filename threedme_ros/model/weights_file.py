@@ -1,0 +1,88 @@
+"""Weights and text metadata in one safetensors file with a hash over all of it: written whole or not at all, verified
+when read, never unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+
+class CheckpointError(ValueError):
+    """The file is no checkpoint of this package; the message names the key and what was expected."""
+
+
+def write_weights(path: str | Path, metadata: Mapping[str, str], module: nn.Module, dtype: torch.dtype) -> str:
+    """Write ``module``'s weights as ``dtype`` and ``metadata`` (its "format" among it); returns 16 hex digits of hash.
+
+    Raises CheckpointError for a non-finite weight, after the conversion, and OSError when it cannot be written, which
+    leaves a previous file as it was.
+    """
+    weights = {name: t.detach().to("cpu", dtype).contiguous() for name, t in module.state_dict().items()}
+    bad = [name for name, t in weights.items() if not torch.isfinite(t).all()]
+    if bad:
+        raise CheckpointError(f"non-finite weights in {', '.join(bad)}: not saved")
+    metadata = {**metadata, "hash": content_hash(metadata, weights)}
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        save_file(weights, temporary, metadata)
+        temporary.replace(path)
+    except SafetensorError as error:  # how safetensors reports a full disk
+        raise OSError(f"{path}: cannot write ({error})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return metadata["hash"]
+
+
+def read_weights(path: str | Path, format: str) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata (its "hash" verified) and weights. FileNotFoundError, or CheckpointError that says what does not fit."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint {path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
+    if metadata.get("format") != format:
+        raise CheckpointError(f"{path}: format {metadata.get('format')!r}, expected {format!r}")
+    if metadata.get("hash") != content_hash(metadata, weights):
+        raise CheckpointError(f"{path}: hash {metadata.get('hash')!r} does not match the content; the file is damaged")
+    return metadata, weights
+
+
+def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
+    """Load ``weights`` as fp32; CheckpointError names every tensor that does not fit ``what``."""
+    expected = {name: tuple(t.shape) for name, t in module.state_dict().items()}
+    found = {name: tuple(t.shape) for name, t in weights.items()}
+    problems = [f"missing {name}" for name in expected.keys() - found.keys()]
+    problems += [f"unexpected {name}" for name in found.keys() - expected.keys()]
+    problems += [
+        f"{name} has shape {found[name]}, expected {shape}"
+        for name, shape in expected.items()
+        if name in found and found[name] != shape
+    ]
+    if problems:
+        raise CheckpointError(f"weights do not fit {what}: {'; '.join(sorted(problems))}")
+    module.load_state_dict({name: t.float() for name, t in weights.items()})
+
+
+def content_hash(metadata: Mapping[str, str], weights: Mapping[str, Tensor]) -> str:
+    """Of everything but the hash itself, so that two files with one hash are alike."""
+    digest = hashlib.sha256()
+    for key in sorted(metadata.keys() - {"hash"}):
+        digest.update(f"{key}\0{metadata[key]}\0".encode())
+    for name in sorted(weights):
+        tensor = weights[name]
+        digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        digest.update(tensor.view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
