@@ -84,7 +84,9 @@ def phantom_on(
     anatomy = anatomy or Anatomy.from_yaml(share_path("config/anatomy.yaml"))
     axes = np.ogrid[tuple(slice(n) for n in grid.shape)]
     linear, start = grid.affine[:3, :3], grid.affine[:3, 3] - centre_mm
-    x, y, z = (sum(linear[row, axis] * axes[axis] for axis in range(3)) + start[row] for row in range(3))
+    x, y, z = (  # on a straight grid each varies along one axis only, and stays that small
+        sum(linear[row, axis] * axes[axis] for axis in range(3) if linear[row, axis]) + start[row] for row in range(3)
+    )
 
     def inside(centre: tuple[float, ...], radii: tuple[float, ...]) -> np.ndarray:
         terms = (((p - c) / r) ** 2 for p, c, r in zip((x, y, z), centre, radii, strict=True))

@@ -90,7 +90,9 @@ def _read_header(head: bytes, max_voxels: int) -> tuple[VoxelBlock, int]:
         slope, inter = 1.0, 0.0
     if not np.isfinite((slope, inter)).all():
         raise VolumeIOError(f"NIfTI scl_slope {slope}, scl_inter {inter}: expected finite numbers")
-    return VoxelBlock(shape, dtype, _affine_mm(header), slope, inter), int(offset)
+    with np.errstate(all="ignore"):  # whatever overflows or is no number is refused as such
+        affine = _affine_mm(header)
+    return VoxelBlock(shape, dtype, affine, slope, inter), int(offset)
 
 
 def _parse(head: bytes) -> tuple[Nifti1Header, int]:

@@ -28,7 +28,7 @@ class VoxelBlock:
     inter: float = 0.0
 
     def __post_init__(self) -> None:
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(all="ignore"):
             affine = np.asarray(self.affine, np.float64).astype(np.float32)
         object.__setattr__(self, "affine", checked_affine(affine))
 
@@ -41,7 +41,7 @@ class VoxelBlock:
         check_length(len(data) - offset, self.nbytes)
         voxels = np.frombuffer(data, self.dtype, math.prod(self.shape), offset).reshape(self.shape, order="F")
         if (self.slope, self.inter) != (1.0, 0.0):
-            with np.errstate(over="ignore", invalid="ignore"):
+            with np.errstate(all="ignore"):
                 voxels = voxels.astype(np.float32)
                 voxels *= np.float32(self.slope)
                 voxels += np.float32(self.inter)
