@@ -32,6 +32,7 @@ from threedme_ros.volume_io import read_volume
 MAX_RESECTION_MM = 30.0
 ACKNOWLEDGE_TIMEOUT_S = 30.0
 PROGRESS_PERIOD_S = 5.0
+WAITING_PERIOD_S = 60.0
 SUBSCRIBER_POLL_S = 0.1
 
 
@@ -65,7 +66,7 @@ class VolumePlayer(Node):
 
     def _begin(self) -> None:
         if self._parameters.wait_for_subscriber and not self._publisher.get_subscription_count():
-            self.get_logger().info("waiting for a subscriber", throttle_duration_sec=PROGRESS_PERIOD_S)
+            self.get_logger().info("waiting for a subscriber", throttle_duration_sec=WAITING_PERIOD_S)
             return
         self.destroy_timer(self._timer)
         self._timer = self.create_timer(1 / self._parameters.rate, self._publish_next)

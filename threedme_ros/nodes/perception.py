@@ -1,0 +1,292 @@
+"""The perception node: a volume topic in, masks and anatomy out.
+
+| topic | type | QoS (reliability, durability, depth) | |
+|---|---|---|---|
+| `volume` | CompressedImage | reliable, volatile, 1 | subscribed while active |
+| `labels` | CompressedImage | reliable, transient local, 1 | uint8 NIfTI on exactly the input grid |
+| `confidence` | CompressedImage | reliable, transient local, 1 | uint8 0..255, same grid |
+| `label_info` | String | reliable, transient local, 1 | JSON: structures, checkpoint, engine, notice |
+| `overlay` | Image rgb8 | reliable, transient local, 1 | three planes |
+| `anatomy/points` | PointCloud2 | reliable, transient local, 1 | x y z [m] rgb label confidence |
+| `anatomy/obstacles` | PointCloud2 | reliable, transient local, 1 | no-go anatomy grown by its margin [m], repeated |
+| `anatomy/markers` | MarkerArray | reliable, transient local, 1 | one TRIANGLE_LIST a structure [m] |
+| `/diagnostics` | DiagnosticArray | reliable, volatile, 10 | 1 Hz, and after every volume |
+
+Services: `~/segment` (Trigger: the latest volume again), `~/set_enabled` (SetBool). Parameters:
+`threedme_ros.nodes.parameters.PerceptionParameters`, and `margin_mm.<structure>` once configured.
+Names are relative, so a namespace works; results carry the stamp and frame of their volume.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import fields, replace
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rcl_interfaces.msg import SetParametersResult
+from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
+from std_msgs.msg import String
+from std_srvs.srv import SetBool, Trigger
+from visualization_msgs.msg import MarkerArray
+
+from threedme_ros.inference.segmenter import Segmenter
+from threedme_ros.model.checkpoint import load_checkpoint
+from threedme_ros.nodes.diagnostics import Health, diagnostics_message
+from threedme_ros.nodes.entry import run_node
+from threedme_ros.nodes.messages import NOTICE, label_info_message
+from threedme_ros.nodes.parameters import (
+    MARGIN_PREFIX,
+    ParameterError,
+    PerceptionParameters,
+    checked_margin,
+    declare_margin,
+    declare_parameters,
+    read_parameters,
+)
+from threedme_ros.nodes.pipeline import Clouds, Results, Settings, matched_anatomy, with_margins
+from threedme_ros.nodes.qos import RESULTS, VOLUMES, publisher_events, subscription_events
+from threedme_ros.nodes.volume_worker import VolumeWorker
+from threedme_ros.share import DEMO_CHECKPOINT, share_path
+
+OUTPUTS = {
+    "labels": CompressedImage,
+    "confidence": CompressedImage,
+    "label_info": String,
+    "overlay": Image,
+    "anatomy/points": PointCloud2,
+    "anatomy/obstacles": PointCloud2,
+    "anatomy/markers": MarkerArray,
+}
+DIAGNOSTICS_PERIOD_S = 1.0
+STOP_TIMEOUT_S = 30.0
+
+
+class PerceptionNode(LifecycleNode):
+    """Lifecycle node; see the module's tables. While active, all work on volumes happens on one worker thread."""
+
+    def __init__(self, **kwargs) -> None:
+        super().__init__("perception", **kwargs)
+        declare_parameters(self, PerceptionParameters)
+        self._state = "unconfigured"
+        self._health = Health()
+        self._engine: dict = {}
+        self._segmenter: Segmenter | None = None
+        self._worker: VolumeWorker | None = None
+        self._outputs: dict = {}
+        self._volumes = None
+        self._obstacle_timer = None
+        self._margins: list[str] = []
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self.create_timer(DIAGNOSTICS_PERIOD_S, self._publish_diagnostics)
+        self.create_service(Trigger, "~/segment", self._on_segment)
+        self.create_service(SetBool, "~/set_enabled", self._on_set_enabled)
+        self.add_on_set_parameters_callback(self._check_changes)
+        self.add_post_set_parameters_callback(self._apply_changes)
+
+    def start(self) -> None:
+        """Without a lifecycle manager (parameter autostart): configure and activate."""
+        autostart = self.get_parameter("autostart").value
+        if autostart and self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.trigger_activate()
+
+    def close(self) -> None:
+        """Release everything, in any state, before the process ends."""
+        self._attempt("finalized", self._release, TransitionCallbackReturn.ERROR)
+
+    # Lifecycle. rclpy swallows what these raise, so `_attempt` logs it first.
+
+    def on_configure(self, state):
+        done = self._attempt("inactive", self._configure, TransitionCallbackReturn.FAILURE)
+        return done if done != TransitionCallbackReturn.SUCCESS else super().on_configure(state)
+
+    def on_activate(self, state):
+        return self._attempt("active", lambda: self._activate(state), TransitionCallbackReturn.FAILURE)
+
+    def on_deactivate(self, state):
+        return self._attempt("inactive", lambda: self._deactivate(state), TransitionCallbackReturn.ERROR)
+
+    def on_cleanup(self, state):
+        return self._attempt("unconfigured", self._release, TransitionCallbackReturn.ERROR)
+
+    def on_shutdown(self, state):
+        return self._attempt("finalized", self._release, TransitionCallbackReturn.ERROR)
+
+    def on_error(self, state):
+        return self._attempt("unconfigured", self._release, TransitionCallbackReturn.FAILURE)
+
+    def _attempt(self, goal: str, step: Callable[[], None], otherwise: TransitionCallbackReturn):
+        try:
+            step()
+        except Exception as error:
+            self._health.error(f"not {goal}: {error}")
+            self.get_logger().error(f"not {goal}: {error}\n{traceback.format_exc()}")
+            return otherwise
+        self._state = goal
+        return TransitionCallbackReturn.SUCCESS
+
+    def _configure(self) -> None:
+        self._health.cleared()
+        try:
+            parameters = read_parameters(self, PerceptionParameters)
+            checkpoint = load_checkpoint(parameters.checkpoint or share_path(DEMO_CHECKPOINT))
+            anatomy = matched_anatomy(checkpoint.anatomy, parameters.anatomy)
+            anatomy = with_margins(anatomy, self._declare_margins(anatomy))
+            self._segmenter = Segmenter(
+                checkpoint,
+                engine=parameters.engine,
+                device=parameters.device,
+                threads=parameters.threads,
+                modality=parameters.modality,
+            )
+            self._engine = self._segmenter.describe()
+            for topic, kind in OUTPUTS.items():
+                events = publisher_events(self, topic, RESULTS, self._warn)
+                self._outputs[topic] = self.create_lifecycle_publisher(kind, topic, RESULTS, event_callbacks=events)
+            self._worker = VolumeWorker(self._segmenter, Settings(parameters, anatomy), self._health, self)
+        except Exception:
+            self._release()
+            raise
+        self.get_logger().info(f"configured: {self._engine}; {NOTICE}")
+
+    def _activate(self, state) -> None:
+        self._segmenter.warm_up()
+        try:
+            super().on_activate(state)
+            self._publish_label_info()
+            self._worker.start()
+            events = subscription_events(self, "volume", VOLUMES, self._warn)
+            self._volumes = self.create_subscription(
+                CompressedImage, "volume", self._worker.submit, VOLUMES, event_callbacks=events
+            )
+            period_s = self._worker.settings.parameters.obstacle_period_s
+            self._obstacle_timer = self.create_timer(period_s, self._repeat_obstacles)
+        except Exception:
+            self._deactivate(state)
+            raise
+        self.get_logger().info(f"active: waiting for {self._volumes.topic_name}")
+
+    def _deactivate(self, state) -> None:
+        self._halt()
+        super().on_deactivate(state)
+
+    def _halt(self) -> None:
+        """No volume comes in and none is being worked on; TimeoutError if the engine hangs."""
+        if self._volumes:
+            self.destroy_subscription(self._volumes)
+        if self._obstacle_timer:
+            self.destroy_timer(self._obstacle_timer)
+        self._volumes = self._obstacle_timer = None
+        if self._worker:
+            self._worker.stop(STOP_TIMEOUT_S)
+
+    def _release(self) -> None:
+        try:
+            self._halt()
+        finally:
+            for publisher in self._outputs.values():
+                self.destroy_lifecycle_publisher(publisher)
+            for name in self._margins:
+                self.undeclare_parameter(name)
+            if self._segmenter:
+                self._segmenter.close()
+            self._outputs, self._margins, self._engine, self._segmenter, self._worker = {}, [], {}, None, None
+
+    # Results, called from the worker.
+
+    def alive(self) -> bool:
+        return self.context.ok()
+
+    def now_s(self) -> float:
+        return self.get_clock().now().nanoseconds / 1e9
+
+    def publish_results(self, results: Results) -> None:
+        self._outputs["labels"].publish(results.labels)
+        self._outputs["confidence"].publish(results.confidence)
+        self.publish_clouds(results.clouds)
+        self._outputs["anatomy/markers"].publish(results.markers)
+        self._outputs["overlay"].publish(results.overlay)
+
+    def publish_clouds(self, clouds: Clouds) -> None:
+        self._outputs["anatomy/points"].publish(clouds.points)
+        self._outputs["anatomy/obstacles"].publish(clouds.obstacles)
+
+    def publish_health(self) -> None:
+        self._publish_diagnostics()
+
+    def _publish_diagnostics(self) -> None:
+        stale_after_s = self.get_parameter("stale_after_s").value
+        name = self.get_fully_qualified_name()
+        status = self._health.status(name, self._state, self.now_s(), stale_after_s, self._engine)
+        self._diagnostics.publish(diagnostics_message(status, self.get_clock().now().to_msg()))
+
+    def _publish_label_info(self) -> None:
+        self._outputs["label_info"].publish(label_info_message(self._worker.settings.anatomy, self._engine))
+
+    def _repeat_obstacles(self) -> None:
+        if obstacles := self._worker.last_obstacles:
+            self._outputs["anatomy/obstacles"].publish(obstacles)
+
+    def _warn(self, line: str) -> None:
+        self._health.warn(line)
+        self.get_logger().warning(line)
+
+    # Services and parameters.
+
+    def _on_segment(self, request, response):
+        response.success = self._state == "active" and self._worker.again()
+        response.message = "queued" if response.success else f"no volume to segment ({self._state})"
+        return response
+
+    def _on_set_enabled(self, request, response):
+        result = self.set_parameters([Parameter("enabled", value=request.data)])[0]
+        response.success = result.successful
+        response.message = result.reason or ("enabled" if request.data else "disabled")
+        return response
+
+    def _declare_margins(self, anatomy) -> dict[str, float]:
+        margins = {}
+        for structure in anatomy:
+            margins[structure.name] = declare_margin(self, structure.name, structure.margin_mm)
+            self._margins.append(MARGIN_PREFIX + structure.name)
+        return margins
+
+    def _check_changes(self, parameters: list[Parameter]) -> SetParametersResult:
+        try:
+            PerceptionParameters(**_rows(parameters))
+            _margins(parameters)
+        except ParameterError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _apply_changes(self, parameters: list[Parameter]) -> None:
+        rows, margins = _rows(parameters), _margins(parameters)
+        if self._worker is None or not (rows or margins):
+            return
+        settings = self._worker.settings
+        self._worker.change(
+            Settings(replace(settings.parameters, **rows), with_margins(settings.anatomy, margins)),
+        )
+        if margins and self._state == "active":
+            self._publish_label_info()
+
+
+def _rows(parameters: list[Parameter]) -> dict:
+    names = {row.name for row in fields(PerceptionParameters)}
+    return {p.name: p.value for p in parameters if p.name in names}
+
+
+def _margins(parameters: list[Parameter]) -> dict[str, float]:
+    prefix = MARGIN_PREFIX
+    return {p.name[len(prefix) :]: checked_margin(p.name, p.value) for p in parameters if p.name.startswith(prefix)}
+
+
+def main(args: list[str] | None = None) -> int:
+    return run_node(PerceptionNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
