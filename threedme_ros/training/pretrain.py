@@ -1,0 +1,266 @@
+"""Self-supervised pretraining by progressive volumetric masking: `threedme pretrain`, or `pretrain` as a function.
+
+A run is a pure function of (task, scans, number of windows a step): the data of a step depend on its number only, the
+state holds everything else, and nothing draws from a global random generator after the weights. So a run that was
+killed goes on from its last state and, on one CPU with the same number of threads, ends bit for bit where it would
+have ended. On a GPU the gradient of `grid_sample` is summed in no fixed order, so there only to rounding.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+import threedme_ros
+from threedme_ros.model.config import ModelConfig
+from threedme_ros.model.foundation import save_foundation
+from threedme_ros.model.reconstruction import MaskedAutoencoder
+
+from .crops import Crop, CropStream, RankBatches
+from .data import TrainingError
+from .distributed import launch_fabric
+from .masking import token_edges_mm
+from .precision import keep_norms_in_fp32
+from .pretrain_exam import examine
+from .pretrain_task import PretrainTask
+from .preview import draw_preview
+from .reconstruction import reconstruction_loss
+from .run_folder import RunFolder, RunWriter
+from .train import MovingAverage, learning_rate
+from .volume_cache import CachedVolume
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+FREE_TO_CHANGE = ("workers", "save_every", "batch_size", "accumulate")
+"""What may differ when a run goes on: how it is carried out, not what it computes (the windows a step are checked)."""
+
+
+@dataclass(frozen=True)
+class PretrainResult:
+    """``loss``: the mean over the last tenth of the steps. ``exam``: see `examine`. ``hash``: the foundation's."""
+
+    foundation: Path
+    hash: str
+    steps: int
+    loss: float
+    exam: dict[str, dict]
+
+
+class _MixedForward(nn.Module):
+    """The network as Fabric calls it. On the CPU, windows of two stride-8 places leave bf16: see `autocast_for`."""
+
+    def __init__(self, model: MaskedAutoencoder) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: Tensor, mask: Tensor) -> Tensor:
+        if image.device.type == "cpu" and min(image.shape[2:]) <= ModelConfig.STRIDE:
+            with torch.autocast("cpu", enabled=False):
+                return self.model(image.float(), mask)
+        return self.model(image, mask)
+
+
+class Pretrainer:
+    """A run in memory: network, moving average, optimiser, and the number of the next step."""
+
+    def __init__(self, task: PretrainTask, fabric: Fabric) -> None:
+        self.task, self.fabric, self.step = task, fabric, 0
+        torch.manual_seed(task.seed)
+        self.model = MaskedAutoencoder(task.model_config()).to(memory_format=torch.channels_last_3d)
+        if fabric.device.type == "cpu":
+            keep_norms_in_fp32(self.model)
+        matrices = [p for p in self.model.parameters() if p.ndim > 1]
+        vectors = [p for p in self.model.parameters() if p.ndim <= 1]
+        groups = [{"params": matrices, "weight_decay": task.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+        self.optimiser = torch.optim.AdamW(groups, lr=task.learning_rate, betas=(0.9, 0.95), foreach=True)
+        self._forward, self._optimiser = fabric.setup(_MixedForward(self.model), self.optimiser)
+        self.average = MovingAverage(self.model, task.ema_decay)
+
+    def train_step(self, batches: Iterator[Crop]) -> dict:
+        """One optimiser step on ``accumulate`` micro-batches; returns loss, gradient norm and learning rate.
+
+        Raises TrainingError, on every rank alike, if one is not finite; the weights are then those of the step before.
+        """
+        task, fabric = self.task, self.fabric
+        rate = learning_rate(self.step / task.steps, task.learning_rate, task.warm_up)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=fabric.device)
+        for micro in range(task.accumulate):
+            image, inside, mask = fabric.to_device(next(batches))
+            with fabric.no_backward_sync(self._forward, enabled=micro < task.accumulate - 1):
+                prediction = self._forward(image, mask)
+                loss = reconstruction_loss(
+                    prediction, image, inside, mask, self.model.config.token_size, task.loss, task.normalise_tokens
+                )
+                fabric.backward(loss / task.accumulate)
+            total += loss.detach() / task.accumulate
+        norm = fabric.clip_gradients(
+            self._forward, self._optimiser, max_norm=task.clip_norm, error_if_nonfinite=False
+        ).item()
+        loss = fabric.all_reduce(total, reduce_op="mean").item()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise TrainingError(f"step {self.step}: loss {loss}, gradient norm {norm}: expected finite numbers")
+        self._optimiser.step()
+        self.average.update(self.model)
+        self.step += 1
+        return {"loss": loss, "gradient_norm": norm, "learning_rate": rate}
+
+    def state(self) -> dict:
+        return {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "average": self.average.model.state_dict(),
+            "average_steps": self.average.steps,
+            "optimiser": self.optimiser.state_dict(),
+        }
+
+    def load(self, state: dict) -> None:
+        self.model.load_state_dict(state["model"])
+        self.average.model.load_state_dict(state["average"])
+        self.average.steps = state["average_steps"]
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.step = state["step"]
+
+
+def pretrain(
+    task: PretrainTask,
+    volumes: Sequence[CachedVolume],
+    output: str | Path,
+    *,
+    fabric: Fabric | None = None,
+    resume: bool = False,
+    preview: str | Path | None = None,
+    skipped: int = 0,
+) -> PretrainResult:
+    """Run ``task`` on ``volumes`` in the folder ``output``; every rank calls it, rank 0 writes.
+
+    resume: go on from ``output``/state.pt, or begin where there is none. preview: a folder for the picture of what the
+    network restores. skipped: cases left out, for the provenance. TrainingError: the folder holds another
+    run, or a loss is not finite (the last state stays). OSError: the disk is full (the last state stays).
+    """
+    fabric = fabric or launch_fabric(task.precision, "cpu")
+    run, folder = Pretrainer(task, fabric), RunFolder(output)
+    stream = _stream(task, volumes, fabric.world_size)
+    identity = {
+        "task": json.dumps({k: v for k, v in task.as_dict().items() if k not in FREE_TO_CHANGE}),
+        "scans": json.dumps([[v.name, v.shape] for v in volumes]),
+        "windows a step": stream.step_samples,
+    }
+    _begin(run, folder, identity, resume)
+    fabric.barrier()  # no rank may write before all have read
+    writer = nullcontext()
+    if fabric.is_global_zero:
+        # two states, the old and the new, of four fp32 sets: weights, moving average, two moments
+        folder.require_space(2 * 4 * 4 * sum(p.numel() for p in run.model.parameters()))
+        writer = RunWriter(folder, run.step, task.steps)
+        if run.step == 0:
+            folder.write_state(identity | run.state())
+
+    def save(exam: dict | None = None) -> str:
+        folder.write_state(identity | run.state())
+        provenance = _provenance(run, volumes, skipped, fabric.world_size) | ({"exam": exam} if exam else {})
+        return save_foundation(folder.foundation, run.average.model.encoder, task.preprocessing, provenance)
+
+    batches = iter(_loader(stream, task, run.step, fabric))
+    result = None
+    with writer as record:
+        for step in range(run.step, task.steps):
+            line = _step(run, stream, batches, folder)
+            if record:
+                record.step(step, line, stream.step_plan(step)[1])
+                if run.step % task.save_every == 0 and run.step < task.steps:
+                    save()
+        if record:
+            exam = examine(run.average.model, task, volumes)
+            record.exam(run.step, exam)
+            result = PretrainResult(folder.foundation, save(exam), run.step, record.final_loss(), exam)
+            if preview is not None:
+                draw_preview(Path(preview), run.average.model, task, volumes)
+    return fabric.broadcast(result)
+
+
+def _begin(run: Pretrainer, folder: RunFolder, identity: dict, resume: bool) -> None:
+    """Load the folder's state, if any; TrainingError if it is there unasked for, or is of another run."""
+    state = folder.read_state()
+    if state is None:
+        return
+    if not resume:
+        raise TrainingError(f"{folder.path} holds a run: go on with --resume, or name a new folder")
+    other = [key for key, value in identity.items() if state.get(key) != value]
+    if "task" in other:
+        mine, theirs = json.loads(identity["task"]), json.loads(state.get("task", "{}"))
+        other[other.index("task")] = ", ".join(k for k in mine if mine[k] != theirs.get(k))
+    if other:
+        raise TrainingError(f"{folder.state}: a run with other {', '.join(other)}; name a new folder")
+    try:
+        run.load(state)
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise TrainingError(f"{folder.state}: does not fit the network: {' '.join(str(error).split())}") from error
+
+
+def _step(run: Pretrainer, stream: CropStream, batches: Iterator[Crop], folder: RunFolder) -> dict:
+    try:
+        return run.train_step(batches)
+    except TrainingError as error:
+        kept = f"the last good state stays in {folder.state}"
+        raise TrainingError(f"{error} (windows of {', '.join(stream.cases(run.step))}); {kept}") from error
+
+
+def _loader(stream: CropStream, task: PretrainTask, first_step: int, fabric: Fabric) -> DataLoader:
+    batches = RankBatches(
+        first_step, task.steps, task.batch_size, task.accumulate, fabric.global_rank, fabric.world_size
+    )
+    return DataLoader(
+        stream,
+        batch_sampler=batches,
+        num_workers=task.workers,
+        prefetch_factor=4 if task.workers else None,
+        worker_init_fn=_one_thread,
+        generator=torch.Generator(),  # or it would draw from the global one
+        pin_memory=fabric.device.type == "cuda",
+    )
+
+
+def _one_thread(_: int) -> None:
+    torch.set_num_threads(1)
+
+
+def _provenance(run: Pretrainer, volumes: Sequence[CachedVolume], skipped: int, ranks: int) -> dict:
+    scans = hashlib.sha256(json.dumps([[v.name, v.shape] for v in volumes]).encode()).hexdigest()[:16]
+    return {
+        "task": run.task.as_dict(),
+        "steps": run.step,
+        "scans": len(volumes),
+        "scans_fingerprint": scans,  # names of files may be names of patients
+        "skipped_cases": skipped,
+        "processes": ranks,
+        "version": threedme_ros.__version__,
+        "torch": torch.__version__,
+    }
+
+
+def _stream(task: PretrainTask, volumes: Sequence[CachedVolume], ranks: int) -> CropStream:
+    config = task.model_config()
+    return CropStream(
+        volumes,
+        task.crops,
+        task.masking,
+        config.token_size,
+        token_edges_mm(config.token_size, task.preprocessing.spacing_mm),
+        seed=task.seed,
+        steps=task.steps,
+        step_samples=task.batch_size * task.accumulate * ranks,
+    )

@@ -1,0 +1,119 @@
+"""The folder of a run: its state, its log of every step, and its product. What is in it survives a kill at any time."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from .data import TrainingError
+from .masking import Masking
+
+STATE, LOG, FOUNDATION, EVENTS = "state.pt", "metrics.jsonl", "foundation.safetensors", "tensorboard"
+
+
+class RunFolder:
+    """``path``/state.pt (to go on), metrics.jsonl (a line a step), foundation.safetensors, tensorboard/."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.state, self.log, self.foundation = self.path / STATE, self.path / LOG, self.path / FOUNDATION
+
+    def require_space(self, bytes_needed: int) -> None:
+        """OSError, before the first step, if the disk could not hold a new state beside the old one."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(self.path).free
+        if free < bytes_needed:
+            raise OSError(f"{self.path}: {free / 1e6:.0f} MB free, expected {bytes_needed / 1e6:.0f} MB for the run")
+
+    def write_state(self, state: dict) -> None:
+        """Replace the state as a whole. OSError if it cannot be written; the previous one is then untouched."""
+        temporary = self.path / f".{STATE}.{os.getpid()}"
+        try:
+            torch.save(state, temporary)
+            temporary.replace(self.state)
+        except (OSError, RuntimeError) as error:  # torch's writer says RuntimeError when the disk is full
+            reason = " ".join(str(error).split())[:200]
+            kept = "; the previous state is as it was" if self.state.exists() else ""
+            raise OSError(f"{self.state}: cannot write the state, is the disk full?{kept} ({reason})") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def read_state(self) -> dict | None:
+        """The last state, or None where no run has begun. TrainingError if it cannot be read."""
+        for left in self.path.glob(f".{STATE}.*"):  # of a process that was killed while it wrote
+            left.unlink(missing_ok=True)
+        if not self.state.is_file():
+            return None
+        try:
+            return torch.load(self.state, map_location="cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+            raise TrainingError(f"{self.state}: not a training state ({str(error).splitlines()[0]})") from error
+
+    def read_log(self) -> list[dict]:
+        """Every whole line; the last is cut off if the process was killed while it wrote it."""
+        lines = self.log.read_text().splitlines(keepends=True) if self.log.is_file() else []
+        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+    def rewind_log(self, step: int) -> list[dict]:
+        """Drop what a killed run logged after its last state: ``step`` is the first to come. Returns what is left."""
+        kept = [line for line in self.read_log() if line["step"] < step]
+        temporary = self.path / f".{LOG}.{os.getpid()}"
+        temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        temporary.replace(self.log)
+        return kept
+
+
+class RunWriter:
+    """What rank 0 tells of a run while it goes: a log line and TensorBoard scalars a step, and a bar with the time left.
+
+    A context manager. A run that goes on takes up the log and the events where its state is.
+    """
+
+    def __init__(self, folder: RunFolder, step: int, steps: int) -> None:
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            raise ModuleNotFoundError("tensorboard is needed to train: pip install 'threedme_ros[train]'") from error
+        self.folder, self.steps = folder, steps
+        self.losses = [line["loss"] for line in folder.rewind_log(step)]
+        self._log = folder.log.open("a", buffering=1)  # a line at a time, so that a kill loses none
+        self._events = SummaryWriter(str(folder.path / EVENTS), purge_step=step)
+        self._bar = tqdm(total=steps, initial=step, unit="step", dynamic_ncols=True)
+
+    def __enter__(self) -> RunWriter:
+        return self
+
+    def __exit__(self, *_) -> None:
+        for part in (self._bar, self._events, self._log):
+            part.close()
+
+    def step(self, step: int, line: dict, masking: Masking) -> None:
+        """``line``: the figures of `Pretrainer.train_step`; ``masking``: what the step hid."""
+        scalars = line | {"masking/ratio": masking.ratio}
+        scalars |= {f"masking/block_mm_{axis}": mm for axis, mm in zip("SAR", masking.block_mm, strict=True)}
+        for name, value in scalars.items():
+            self._events.add_scalar(name, value, step)
+        hidden = {"ratio": masking.ratio, "block_tokens": masking.block_tokens, "block_mm": masking.block_mm}
+        self._log.write(json.dumps({"step": step} | line | hidden) + "\n")
+        self.losses.append(line["loss"])
+        block = "x".join(str(n) for n in masking.block_tokens)
+        self._bar.set_postfix_str(
+            f"loss {self.losses[-1]:.4f}, hidden {masking.ratio:.0%}, block {block}", refresh=False
+        )
+        self._bar.update()
+
+    def exam(self, step: int, exam: dict[str, dict]) -> None:
+        for hardness, scores in exam.items():
+            for name, value in scores.items():
+                self._events.add_scalar(f"exam/{name}_at_{hardness}", value, step)
+
+    def final_loss(self) -> float:
+        """The mean over the last tenth of the steps."""
+        last = self.losses[-max(1, self.steps // 10) :]
+        return sum(last) / len(last)

@@ -1,0 +1,53 @@
+"""The sample patients as training cases. Patients marked "evaluation" are refused before any of their files is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from threedme_ros.anatomy import Anatomy
+from threedme_ros.model.config import Preprocessing
+from threedme_ros.samples import sample_case, totalsegmentator_ids
+
+from .data import TrainingCase, TrainingError, training_case
+
+# TotalSegmentator "total" ids that look alike in any contrast, apart from those that are one structure of ours
+PAIRS = ((8, 9), (23, 24), (65, 66), (67, 68), (75, 76), (80, 81), (82, 83), (84, 85), (103, 115))
+LUNG = range(10, 15)
+MUSCLE, VESSEL, BONE, BOWEL = 1, 2, 3, 4
+KINDS = {
+    **dict.fromkeys(range(80, 90), MUSCLE),  # gluteal muscles, autochthon, iliopsoas
+    **dict.fromkeys((52, 53, 54, *range(55, 69)), VESSEL),
+    **dict.fromkeys((*range(25, 51), *range(69, 79), *range(92, 117)), BONE),
+    **dict.fromkeys((6, 18, 19, 20), BOWEL),
+}
+
+
+def load_training_cases(
+    keys: Sequence[str], anatomy: Anatomy, preprocessing: Preprocessing, folder: Path | None = None
+) -> list[TrainingCase]:
+    """Cases ``keys`` of `threedme_ros.samples`; ``folder``: where the samples lie (None fetches them).
+
+    Raises TrainingError for a case that is kept for evaluation, without opening it.
+    """
+    samples = [sample_case(key, folder) for key in keys]
+    for sample in samples:
+        if sample.role != "training":
+            raise TrainingError(f"case {sample.key} ({sample.source}) is for evaluation only: expected a training case")
+    families, cases = source_families(), []
+    for sample in samples:
+        source = sample.source_labels()
+        cases.append(
+            training_case(sample.key, sample.image(), source, sample.labels(anatomy), preprocessing, families, KINDS)
+        )
+    return cases
+
+
+def source_families() -> dict[int, int]:
+    """Source id -> family: structures that share one mean intensity. Families count from 1."""
+    groups = [*totalsegmentator_ids("total").values(), *PAIRS, tuple(LUNG)]
+    families: dict[int, int] = {}
+    for number, ids in enumerate(groups, start=1):
+        for source in ids:
+            families.setdefault(source, number)
+    return families
