@@ -39,6 +39,17 @@ PORTABLE_OPERATORS = frozenset((
 # fmt: on
 
 
+def _source_digest() -> str:
+    digest = hashlib.sha256()
+    for path in [*sorted(Path(model_package.__file__).parent.glob("*.py")), Path(__file__)]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+SOURCE_DIGEST = _source_digest()
+"""Of the code that a graph is traced from, as it was imported: a cached graph is stale when it changes."""
+
+
 class Predictor(nn.Module):
     """(1, 1, D, H, W) float32 in [-1, 1] -> labels (D, H, W) uint8, confidence (D, H, W) float32 in 0..1."""
 
@@ -49,14 +60,6 @@ class Predictor(nn.Module):
     def forward(self, volume: Tensor) -> tuple[Tensor, Tensor]:
         labels, confidence = self.model.predict(volume)
         return labels[0].to(torch.uint8), confidence[0].float()
-
-
-def source_digest() -> str:
-    """Of the code that a graph is traced from: a cached graph is stale when it changes."""
-    digest = hashlib.sha256()
-    for path in [*sorted(Path(model_package.__file__).parent.glob("*.py")), Path(__file__)]:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def export_onnx(model: nn.Module, shape: tuple[int, int, int]) -> bytes:

@@ -11,11 +11,11 @@ from torch import nn
 
 from threedme_ros.inference.engines import EngineError
 from threedme_ros.inference.engines.build_cache import cached_build, default_cache_dir
-from threedme_ros.inference.export import CONFIDENCE, INPUT, LABELS, export_onnx, source_digest
+from threedme_ros.inference.export import CONFIDENCE, INPUT, LABELS, SOURCE_DIGEST, export_onnx
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 MAX_SESSIONS = 2
-"""Each keeps its working memory, GBs for a large window; one that was dropped is back from the disk in under a second."""
+"""Each keeps its working memory, GBs for a large window; a dropped one is back from the disk in under a second."""
 
 
 class OnnxRuntimeEngine:
@@ -85,7 +85,7 @@ class OnnxRuntimeEngine:
             False  # its one big block is 1.7 times what is live: 5.7 GB, not 3.3, at 256x256x128
         )
         options.log_severity_level = 3
-        key = (self._weights_hash, shape, source_digest(), "torch", torch.__version__, "onnx", onnx.__version__)
+        key = (self._weights_hash, shape, SOURCE_DIGEST, "torch", torch.__version__, "onnx", onnx.__version__)
         try:
             graph = cached_build(self._cache_dir, "onnx", key, lambda: export_onnx(self._model, shape))
             return onnxruntime.InferenceSession(graph, options, providers=[self._provider])
