@@ -134,7 +134,7 @@ def test_warm_up_runs_the_shape_to_come(thresholds) -> None:
     assert segmenter.warm_up((100, 50, 170)) > 0
     segmenter.warm_up()
     segmenter.segment(ct())
-    assert engine.shapes == [(112, 64, 192), (96, 96, 96), (64, 64, 80)]
+    assert engine.shapes == [(112, 64, 192), (112, 112, 128), (64, 64, 80)]
     segmenter.close()
     assert engine.closed == 1
 
