@@ -134,7 +134,7 @@ def test_surface_out_is_big_endian_mm_with_a_count_before_each_face():
 
 
 def test_a_structure_that_is_gone_goes_out_as_an_empty_surface():
-    assert content.polydata_bytes((), np.empty((0, 3)), "liver", 5.0)[58:] == bytes(40)
+    assert content.polydata_bytes((), (), "liver", 5.0)[58:] == bytes(40)
 
 
 def test_device_names_fit_and_stay_apart():

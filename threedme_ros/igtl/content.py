@@ -84,9 +84,9 @@ def transform_bytes(matrix_mm: np.ndarray, device: str, stamp_s: float) -> bytes
 
 
 def polydata_bytes(vertices_m: np.ndarray, faces: np.ndarray, device: str, stamp_s: float) -> bytes:
-    """A POLYDATA of triangles: ``vertices_m`` (V, 3) RAS+ m, sent in mm; ``faces`` (F, 3). Empty: the shape is gone."""
+    """A POLYDATA of triangles: ``vertices_m`` (V, 3) RAS+ m, sent in mm; ``faces`` (F, 3). Both empty: it is gone."""
     cells = np.empty((len(faces), 4), np.uint32)
-    cells[:, 0], cells[:, 1:] = 3, faces
+    cells[:, 0], cells[:, 1:] = 3, np.reshape(faces, (-1, 3))
     message = require_pyigtl().PolyDataMessage(
         points=np.asarray(vertices_m, np.float64).reshape(-1, 3) * MM_PER_M,
         polygons=cells.ravel(),
