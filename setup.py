@@ -66,6 +66,7 @@ setup(
         "tensorrt": ["tensorrt>=10"],
         "openvino": ["openvino>=2025.0"],
         "igtl": ["pyigtl>=0.3"],
+        "dicom": ["pynetdicom>=3.0"],
         "train": ["lightning>=2.4", "monai>=1.4", "tensorboard>=2.17", "torch-geometric>=2.6"],
         "test": ["hypothesis>=6.100", "pytest>=8", "pytest-timeout>=2.3", "ruff>=0.9"],
     },
@@ -74,6 +75,8 @@ setup(
             f"threedme = {PACKAGE}.cli:main",
             f"perception = {PACKAGE}.nodes.perception:main",
             f"volume_player = {PACKAGE}.nodes.volume_player:main",
+            f"igtl_bridge = {PACKAGE}.nodes.igtl_bridge:main",
+            f"dicom_receiver = {PACKAGE}.nodes.dicom_receiver:main",
         ]
     },
 )
