@@ -12,13 +12,14 @@ from scipy.ndimage import find_objects
 
 from threedme_ros.anatomy import Anatomy
 from threedme_ros.geometry.contour import (
-    FACES_PER_AREA,
     FINE_FACES,
+    LATTICE_SHARE,
     VOXEL_FACE_EXCESS,
     averaged,
     contour,
     contour_of_volume,
     is_closed,
+    lattice_for,
     signed_volume,
     unpinched,
     without_islands,
@@ -98,9 +99,10 @@ def _mesh(lattice: Lattice, box: tuple[slice, ...], label: int, max_faces: int, 
     def placed(vertices: np.ndarray, faces: np.ndarray) -> Mesh:
         return Mesh(lattice.to_metres(vertices + corner), np.ascontiguousarray(faces[:, ::-1] if mirrored else faces))
 
-    faces_wanted = FINE_FACES * max_faces
+    thickness_mm = 2 * count * grid.voxel_volume_ml * 1000 / area
+    coarse, fine = (lattice_for(area, share * max_faces) for share in FINE_FACES)
+    lattice_mm = float(np.clip(LATTICE_SHARE * thickness_mm, fine, coarse))
     while True:
-        lattice_mm = np.sqrt(FACES_PER_AREA * area / faces_wanted)
         vertices, faces = contour_of_volume(averaged(mask, spacing, lattice_mm), count)
         if not len(faces):  # thinner than the averaging keeps: the voxels as they are
             vertices, faces = contour(averaged(mask, spacing, 0.0, 1.0), 0.5)
@@ -110,7 +112,7 @@ def _mesh(lattice: Lattice, box: tuple[slice, ...], label: int, max_faces: int, 
             vertices, faces = without_islands(vertices, faces, least_voxels)
             return placed(vertices, faces) if len(faces) else None
         # Simplification left a pinched edge in every attempt: a coarser contour needs none, and is always closed.
-        faces_wanted = min(faces_wanted, max_faces) * 0.8
+        lattice_mm = max(lattice_mm, lattice_for(area, max_faces)) * 1.1
 
 
 def simplified(

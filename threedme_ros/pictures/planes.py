@@ -50,7 +50,7 @@ def three_planes(volume: Volume, labels: Volume, at: tuple[int, int, int] | None
     x, y, z = image.spacing_mm
 
     def cut(plane: tuple) -> tuple[np.ndarray, np.ndarray]:
-        # [i, j, k] grow to Right, Anterior, Superior: reversed, Right comes first (left), and Anterior or Superior (top).
+        # [i, j, k] grow to Right, Anterior, Superior: reversed, Right comes first (left), Anterior or Superior on top.
         return tuple(np.ascontiguousarray(v[plane].T) for v in (image.voxels, marked.voxels))
 
     back = slice(None, None, -1)
