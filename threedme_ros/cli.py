@@ -18,6 +18,7 @@ COMMANDS = {
     "segment": "segment a volume file or a DICOM folder, without ROS",
     "evaluate": "Dice, surface Dice and HD95 of a checkpoint on the sample patients",
     "train-demo": "train the shipped checkpoint again, from the two training patients",
+    "pretrain": "a foundation from unlabelled volumes, by progressive masking; torchrun for many GPUs",
     "info": "what a checkpoint is: model, label table, preprocessing, provenance, hash",
 }
 

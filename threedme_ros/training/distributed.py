@@ -27,6 +27,12 @@ def launch_fabric(precision: str, accelerator: str = "auto", devices: int | None
         devices = int(os.environ.get("LOCAL_WORLD_SIZE", devices or 1))
         nodes = int(os.environ.get("GROUP_WORLD_SIZE", nodes))
         strategy = "ddp" if devices * nodes > 1 else "auto"
-        fabric = Fabric(accelerator, strategy, devices, nodes, FABRIC_PRECISION[precision])
+        fabric = Fabric(
+            accelerator=accelerator,
+            strategy=strategy,
+            devices=devices,
+            num_nodes=nodes,
+            precision=FABRIC_PRECISION[precision],
+        )
     fabric.launch()
     return fabric

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -47,17 +48,22 @@ def reconstruct(model: MaskedAutoencoder, crop: Crop, task: PretrainTask) -> Ten
     return to_intensity(prediction, image, model.config.token_size, task.normalise_tokens)
 
 
-def examine(model: MaskedAutoencoder, task: PretrainTask, volumes: Sequence[CachedVolume]) -> dict[str, dict]:
+def examine(
+    model: MaskedAutoencoder, task: PretrainTask, volumes: Sequence[CachedVolume]
+) -> dict[str, dict[str, float | None]]:
     """Hardness -> mean absolute error ("l1", in units of [-1, 1]; 0.01 is 4 HU of the default window) on hidden voxels,
-    and "detail" (see `detail_correlation`), over `EXAM_WINDOWS` windows of the training scans.
+    and "detail" (see `detail_correlation`), over `EXAM_WINDOWS` windows of the training scans. None where there is
+    nothing to measure.
 
     With normalised targets "l1" has each token's true mean and deviation to lean on: compare "detail" then.
     """
     report = {}
     for hardness in HARDNESSES:
         scores = list(_scores(model, task, fixed_crops(task, volumes, hardness, count=EXAM_WINDOWS)))
-        table = torch.tensor(scores, dtype=torch.float64)
-        report[f"{hardness:g}"] = dict(zip(("l1", "detail"), table.nanmean(0).tolist(), strict=True))
+        means = torch.tensor(scores, dtype=torch.float64).nanmean(0).tolist()
+        report[f"{hardness:g}"] = {
+            name: mean if math.isfinite(mean) else None for name, mean in zip(("l1", "detail"), means, strict=True)
+        }
     return report
 
 

@@ -70,7 +70,7 @@ class RunFolder:
 
 
 class RunWriter:
-    """What rank 0 tells of a run while it goes: a log line and TensorBoard scalars a step, and a bar with the time left.
+    """What rank 0 tells of a run while it goes: a log line and TensorBoard scalars a step, a bar with the time left.
 
     A context manager. A run that goes on takes up the log and the events where its state is.
     """
@@ -111,7 +111,8 @@ class RunWriter:
     def exam(self, step: int, exam: dict[str, dict]) -> None:
         for hardness, scores in exam.items():
             for name, value in scores.items():
-                self._events.add_scalar(f"exam/{name}_at_{hardness}", value, step)
+                if value is not None:
+                    self._events.add_scalar(f"exam/{name}_at_{hardness}", value, step)
 
     def final_loss(self) -> float:
         """The mean over the last tenth of the steps."""

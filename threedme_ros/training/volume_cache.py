@@ -21,7 +21,7 @@ import numpy as np
 
 from threedme_ros.inference.preprocess import prepare
 from threedme_ros.model.config import Preprocessing
-from threedme_ros.samples import RELEASE
+from threedme_ros.samples import RELEASE, sample_case
 from threedme_ros.volume import VolumeError
 from threedme_ros.volume_io import read_volume
 
@@ -90,6 +90,15 @@ def find_volumes(folder: str | Path, exclude: Sequence[str] = LABEL_FOLDERS) -> 
     if not found:
         raise TrainingError(f"data folder {folder}: no volume in it; expected {', '.join(SUFFIXES)} or DICOM folders")
     return dict(sorted(found.items()))
+
+
+def sample_volumes(keys: Sequence[str]) -> dict[str, Path]:
+    """The images of sample cases ``keys``; TrainingError for one that is kept for evaluation, without opening it."""
+    cases = [sample_case(key) for key in keys]
+    for case in cases:
+        if case.role != "training":
+            raise TrainingError(f"case {case.key} ({case.source}) is for evaluation only: expected a training case")
+    return {case.key: case.image_path for case in cases}
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
