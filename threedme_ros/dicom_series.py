@@ -1,4 +1,4 @@
-"""A folder of DICOM slices -> one Volume. What does not stack into one regular, straight grid is refused.
+"""DICOM slices, in files or in memory -> one Volume. What does not stack into one regular, straight grid is refused.
 
 Messages count and measure; they never repeat a name, an id, a date, a UID or a file name.
 """
@@ -27,7 +27,7 @@ ORIENTATION_TOLERANCE = 1e-4
 SPACING_TOLERANCE_MM = 1e-4
 DEFAULT_MAX_VOXELS = 512 * 512 * 1024
 _GEOMETRY = ("Columns", "Rows", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing")
-_TAGS = (
+SLICE_TAGS = (
     *_GEOMETRY,
     "SeriesInstanceUID",
     "PhotometricInterpretation",
@@ -37,6 +37,8 @@ _TAGS = (
     "RescaleSlope",
     "RescaleIntercept",
 )
+"""All that a slice's place and values need, beside the pixels themselves (`PIXEL_TAGS`)."""
+PIXEL_TAGS = ("BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration", "PixelData")
 
 
 class DicomSeriesError(VolumeIOError):
@@ -45,9 +47,9 @@ class DicomSeriesError(VolumeIOError):
 
 @dataclass(frozen=True)
 class _Slice:
-    """What one file's header says. Position, orientation (along a row, down a column): LPS+ mm."""
+    """What one slice's header says. Position, orientation (along a row, down a column): LPS+ mm."""
 
-    path: Path
+    source: Path | Dataset
     series: str
     size: tuple[int, int]  # columns, rows
     orientation: tuple[float, ...]
@@ -61,12 +63,12 @@ class _Slice:
 
 
 def read_dicom_series(
-    source: str | Path | Iterable[str | Path],
+    source: str | Path | Iterable[str | Path | Dataset],
     *,
     frame_id: str = "patient",
     max_voxels: int = DEFAULT_MAX_VOXELS,
 ) -> Volume:
-    """``source``: a folder (its files, not its subfolders) or the files of one series, in any order.
+    """``source``: a folder (its files, not its subfolders), or the files or datasets of one series, in any order.
 
     Voxels [column, row, slice], slices sorted along their normal; int16 where rescaling keeps whole numbers that fit
     (CT in HU), else int32 or float32. Affine RAS+ mm. Raises DicomSeriesError.
@@ -81,19 +83,22 @@ def read_dicom_series(
         return Volume(_read_voxels(slices, shape), block.affine, frame_id)
 
 
-def _read_headers(source: str | Path | Iterable[str | Path]) -> list[_Slice]:
+def _read_headers(source: str | Path | Iterable[str | Path | Dataset]) -> list[_Slice]:
     """The images among the files; pixels stay on disk until the geometry is known to be good."""
     import pydicom
+    from pydicom import Dataset
     from pydicom.errors import InvalidDicomError
 
     if isinstance(source, str | Path):
         paths = sorted(p for p in Path(source).iterdir() if p.is_file() and not p.name.startswith("."))
     else:
-        paths = [Path(p) for p in source]
+        paths = [p if isinstance(p, Dataset) else Path(p) for p in source]
     slices = []
     for number, path in enumerate(paths, 1):
         try:
-            header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(_TAGS))
+            header = path
+            if not isinstance(path, Dataset):
+                header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(SLICE_TAGS))
             if "Rows" in header:  # not a DICOMDIR or a report
                 slices.append(_slice(path, header))
         except InvalidDicomError:
@@ -110,12 +115,12 @@ def _read_headers(source: str | Path | Iterable[str | Path]) -> list[_Slice]:
     return slices
 
 
-def _slice(path: Path, header: Dataset) -> _Slice:
+def _slice(source: Path | Dataset, header: Dataset) -> _Slice:
     for name in _GEOMETRY:
         if header.get(name) in (None, ""):
             raise DicomSeriesError(f"no {name}: expected it, to place the slice")
     return _Slice(
-        path=path,
+        source=source,
         series=str(header.get("SeriesInstanceUID", "")),  # anonymisers may remove it, from all slices alike
         size=(int(header.Columns), int(header.Rows)),
         orientation=_numbers(header, "ImageOrientationPatient", 6),
@@ -206,7 +211,7 @@ def _read_voxels(slices: list[_Slice], shape: tuple[int, int, int]) -> np.ndarra
     small = all(s.bits <= 16 and abs(s.rescale[0]) <= 1 << 14 and abs(s.rescale[1]) <= 1 << 29 for s in slices)
     voxels = np.empty(shape[::-1], np.int32 if whole and small else np.float32)  # (K, J, I)
     for plane, header in zip(voxels, slices, strict=True):
-        plane[...] = _pixels(header.path, plane.shape)
+        plane[...] = _pixels(header.source, plane.shape)
         if header.rescale != (1, 0):
             slope, inter = header.rescale
             plane *= plane.dtype.type(slope)
@@ -217,15 +222,16 @@ def _read_voxels(slices: list[_Slice], shape: tuple[int, int, int]) -> np.ndarra
     return voxels.T
 
 
-def _pixels(path: Path, shape: tuple[int, int]) -> np.ndarray:
+def _pixels(source: Path | Dataset, shape: tuple[int, int]) -> np.ndarray:
     """One slice (row, column), as stored."""
     import pydicom
+    from pydicom.pixels import pixel_array
 
     syntax = None
     try:
-        data = pydicom.dcmread(path)
+        data = source if isinstance(source, pydicom.Dataset) else pydicom.dcmread(source)
         syntax = data.file_meta.TransferSyntaxUID
-        pixels = data.pixel_array
+        pixels = pixel_array(data)  # unlike the attribute, it leaves no copy behind in a dataset that stays
     except Exception as error:  # damage can be any exception, and its text may quote the patient
         if syntax is not None and not _decodable(syntax):
             raise DicomSeriesError(

@@ -1,0 +1,199 @@
+"""Slices made here, with a planted patient; what is assembled is compared with the same slices read from files."""
+
+import io
+
+import numpy as np
+import pydicom
+import pytest
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from threedme_ros.dicom_series import DicomSeriesError, read_dicom_series
+from threedme_ros.dicom_store import SeriesStore, StoreSettings, series_tag
+
+SECRET = "ZZTOPSECRET^PATIENT"
+
+
+def new_uid() -> str:
+    return generate_uid()[:50].rstrip(".")  # room for ".<slice>" within the 64 characters of a UID
+
+
+def slice_bytes(series: str, index: int, count: int | None = None, **changes) -> bytes:
+    """One 6 x 5 slice of a series with 2 mm steps, as a DICOM file in memory."""
+    data = pydicom.Dataset()
+    data.SOPClassUID, data.SOPInstanceUID = CTImageStorage, f"{series}.{index}"
+    data.SeriesInstanceUID, data.PatientName, data.PatientID = series, SECRET, SECRET
+    data.Rows, data.Columns, data.PixelSpacing = 5, 6, [0.7, 0.9]
+    data.ImageOrientationPatient, data.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [-10, -20, 2.0 * index]
+    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 1
+    data.RescaleSlope, data.RescaleIntercept = 1, -1024
+    data.PixelData = (np.arange(30, dtype="<i2") + 100 * index).tobytes()
+    if count is not None:
+        data.ImagesInAcquisition = count
+    for name, value in changes.items():
+        setattr(data, name, value)
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.file_meta.MediaStorageSOPClassUID = CTImageStorage
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
+    out = io.BytesIO()
+    data.save_as(out, enforce_file_format=True)
+    return out.getvalue()
+
+
+@pytest.fixture
+def series():
+    return new_uid()
+
+
+def fill(store, series, indices, *, association="a", now_s=0.0, **changes):
+    for index in indices:
+        store.add(slice_bytes(series, index, **changes), f"{series}.{index}", association, now_s)
+
+
+def volume(closed):
+    return closed.volume(frame_id="patient", max_voxels=10_000)
+
+
+def test_whole_when_the_one_association_ends_and_equal_to_the_files(series, tmp_path):
+    store = SeriesStore(StoreSettings())
+    fill(store, series, [3, 0, 2, 1])
+    assert store.due(0.0) == []
+    store.ended("a", orderly=True)
+    (closed,) = store.due(0.0)
+    for index in range(4):
+        (tmp_path / f"{index}.dcm").write_bytes(slice_bytes(series, index))
+    expected, found = read_dicom_series(tmp_path), volume(closed)
+    np.testing.assert_array_equal(found.voxels, expected.voxels)
+    np.testing.assert_array_equal(found.affine, expected.affine)
+    assert found.voxels.dtype == expected.voxels.dtype == np.int16
+    assert store.due(100.0) == [] and closed.tag == series_tag(series)
+
+
+def test_whole_as_soon_as_the_announced_count_is_there(series):
+    store = SeriesStore(StoreSettings())
+    fill(store, series, range(3), count=4)
+    store.ended("a", orderly=True)
+    assert store.due(0.0) == []
+    fill(store, series, [3], association="b", count=4)
+    assert volume(store.due(0.0)[0]).shape == (6, 5, 4)
+
+
+def test_fewer_than_announced_are_refused_once_quiet(series):
+    store = SeriesStore(StoreSettings(quiet_s=5.0))
+    fill(store, series, range(3), count=20)
+    assert store.due(4.9) == []
+    with pytest.raises(DicomSeriesError, match="3 of the 20 slices that the sender announced"):
+        volume(store.due(5.0)[0])
+
+
+def test_a_count_nobody_should_believe_can_be_ignored(series):
+    store = SeriesStore(StoreSettings(use_count=False))
+    fill(store, series, range(3), count=20)
+    store.ended("a", orderly=True)
+    assert volume(store.due(0.0)[0]).shape == (6, 5, 3)
+
+
+def test_an_association_a_slice_is_whole_when_quiet(series):
+    store = SeriesStore(StoreSettings(quiet_s=5.0))
+    for index in range(3):
+        fill(store, series, [index], association=index, now_s=float(index))
+        store.ended(index, orderly=True)
+        assert store.due(float(index)) == []
+    assert store.due(6.9) == []
+    assert volume(store.due(7.0)[0]).shape == (6, 5, 3)
+
+
+def test_broken_off_is_refused_unless_a_second_try_brings_the_rest(series):
+    store = SeriesStore(StoreSettings(quiet_s=5.0))
+    fill(store, series, range(3))
+    store.ended("a", orderly=False)
+    with pytest.raises(DicomSeriesError, match="the sender broke off after 3 slices"):
+        volume(store.due(5.0)[0])
+    fill(store, series, range(3), now_s=10.0)
+    store.ended("a", orderly=False)
+    fill(store, series, range(5), association="b", now_s=11.0)  # all of it again: no slice is there twice
+    store.ended("b", orderly=True)
+    assert volume(store.due(16.0)[0]).shape == (6, 5, 5)
+
+
+def test_interleaved_series_stay_apart(series):
+    other = new_uid()
+    store = SeriesStore(StoreSettings())
+    for index in range(4):
+        fill(store, series, [index])
+        fill(store, other, [index], RescaleIntercept=0)
+    store.ended("a", orderly=True)
+    found = {closed.tag: volume(closed) for closed in store.due(0.0)}
+    assert found[series_tag(series)].voxels[0, 0, 0] == -1024 and found[series_tag(other)].voxels[0, 0, 0] == 0
+
+
+@pytest.mark.parametrize(
+    ("indices", "changes", "reason"),
+    [
+        ([0, 1, 3], {}, "a missing slice"),
+        ([0], {}, "expected 2 or more"),
+        ([0, 1], {"NumberOfFrames": 3}, "frames"),
+        ([0, 1], {"PhotometricInterpretation": "RGB"}, "MONOCHROME2"),
+        ([0, 1], {"ImagePositionPatient": None}, "ImagePositionPatient"),
+        ([0, 1], {"Rows": 50}, "cannot be decoded"),
+        ([0, 1], {"Rows": 500}, "too many voxels"),
+    ],
+)
+def test_what_does_not_stack_is_refused_with_the_reason(series, indices, changes, reason):
+    store = SeriesStore(StoreSettings(quiet_s=1.0))
+    fill(store, series, indices, **changes)
+    with pytest.raises(DicomSeriesError, match=reason) if reason != "too many voxels" else pytest.raises(ValueError):
+        volume(store.due(1.0)[0])
+
+
+def test_memory_is_bounded_and_a_series_too_large_is_given_up_whole(series):
+    one = len(slice_bytes(series, 0))
+    store = SeriesStore(StoreSettings(max_bytes=3 * one + 20, quiet_s=5.0))
+    fill(store, series, range(3))
+    with pytest.raises(DicomSeriesError, match=r"given up: .* bytes in assembly: the limit is"):
+        fill(store, series, [3])
+    assert store.nbytes == 0
+    with pytest.raises(DicomSeriesError, match="a further slice of series"):
+        fill(store, series, [4], now_s=3.0)
+    assert store.due(7.9) == []
+    store.due(8.0)  # forgotten: the same series may be tried again
+    fill(store, series, range(2), now_s=9.0)
+    assert store.nbytes > 2 * one - 20
+
+
+def test_closed_series_count_until_they_are_forgotten(series):
+    store = SeriesStore(StoreSettings(quiet_s=1.0))
+    fill(store, series, range(3))
+    held = store.nbytes
+    (closed,) = store.due(1.0)
+    assert store.nbytes == held == closed.nbytes
+    store.forget(closed)
+    assert store.nbytes == 0
+
+
+def test_no_more_series_at_once_than_allowed():
+    store = SeriesStore(StoreSettings(max_series=2))
+    fill(store, new_uid(), [0]), fill(store, new_uid(), [0])
+    with pytest.raises(DicomSeriesError, match="2 series in assembly: the limit is 2"):
+        fill(store, new_uid(), [0])
+
+
+def test_nothing_that_names_the_patient_is_kept(series):
+    store = SeriesStore(StoreSettings(quiet_s=1.0))
+    fill(store, series, range(2))
+    (closed,) = store.due(1.0)
+    for slice_ in closed.slices:
+        assert not {"PatientName", "PatientID", "SOPInstanceUID"} & set(slice_.dir())
+        assert SECRET not in str(slice_) and getattr(slice_, "buffer", None) is None
+
+
+@pytest.mark.parametrize("cut", [0, 10, 140, 200, 400])
+def test_damaged_slices_are_refused_without_quoting_them(series, cut):
+    store = SeriesStore(StoreSettings())
+    with pytest.raises(DicomSeriesError) as refusal:
+        store.add(slice_bytes(series, 0)[:cut], "x", "a", 0.0)
+    assert "ZZTOP" not in str(refusal.value) and series not in str(refusal.value)
+    with pytest.raises(DicomSeriesError, match="without SeriesInstanceUID"):
+        store.add(slice_bytes(series, 0, SeriesInstanceUID=""), "x", "a", 0.0)
