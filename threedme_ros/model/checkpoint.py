@@ -59,7 +59,7 @@ def save_checkpoint(
         "preprocessing": json.dumps(asdict(preprocessing)),
         "provenance": json.dumps(provenance),
     }
-    return write_weights(path, metadata, model, dtype)
+    return write_weights(path, metadata, model.state_dict(), dtype)
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:

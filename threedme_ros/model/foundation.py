@@ -64,7 +64,7 @@ def save_foundation(
         "preprocessing": json.dumps(asdict(preprocessing)),
         "provenance": json.dumps(provenance),
     }
-    return write_weights(path, metadata, encoder, dtype)
+    return write_weights(path, metadata, encoder.state_dict(), dtype)
 
 
 def load_foundation(path: str | Path) -> Foundation:

@@ -18,13 +18,15 @@ class CheckpointError(ValueError):
     """The file is no checkpoint of this package; the message names the key and what was expected."""
 
 
-def write_weights(path: str | Path, metadata: Mapping[str, str], module: nn.Module, dtype: torch.dtype) -> str:
-    """Write ``module``'s weights as ``dtype`` and ``metadata`` (its "format" among it); returns 16 hex digits of hash.
+def write_weights(
+    path: str | Path, metadata: Mapping[str, str], weights: Mapping[str, Tensor], dtype: torch.dtype
+) -> str:
+    """Write ``weights`` as ``dtype`` and ``metadata`` (its "format" among it); returns 16 hex digits of hash.
 
     Raises CheckpointError for a non-finite weight, after the conversion, and OSError when it cannot be written, which
     leaves a previous file as it was.
     """
-    weights = {name: t.detach().to("cpu", dtype).contiguous() for name, t in module.state_dict().items()}
+    weights = {name: t.detach().to("cpu", dtype).contiguous() for name, t in weights.items()}
     bad = [name for name, t in weights.items() if not torch.isfinite(t).all()]
     if bad:
         raise CheckpointError(f"non-finite weights in {', '.join(bad)}: not saved")
@@ -60,19 +62,34 @@ def read_weights(path: str | Path, format: str) -> tuple[dict[str, str], dict[st
     return metadata, weights
 
 
-def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
-    """Load ``weights`` as fp32; CheckpointError names every tensor that does not fit ``what``."""
-    expected = {name: tuple(t.shape) for name, t in module.state_dict().items()}
-    found = {name: tuple(t.shape) for name, t in weights.items()}
+def read_format(path: str | Path) -> str | None:
+    """What kind of file ``path`` says it is, weights unread. FileNotFoundError, CheckpointError."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"checkpoint {path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("format")
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
+
+
+def misfits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
+    """Every tensor that is missing, unexpected, or of another shape, in words."""
     problems = [f"missing {name}" for name in expected.keys() - found.keys()]
     problems += [f"unexpected {name}" for name in found.keys() - expected.keys()]
     problems += [
-        f"{name} has shape {found[name]}, expected {shape}"
-        for name, shape in expected.items()
-        if name in found and found[name] != shape
+        f"{name} has shape {tuple(found[name].shape)}, expected {tuple(tensor.shape)}"
+        for name, tensor in expected.items()
+        if name in found and found[name].shape != tensor.shape
     ]
+    return sorted(problems)
+
+
+def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
+    """Load ``weights`` as fp32; CheckpointError names every tensor that does not fit ``what``."""
+    problems = misfits(module.state_dict(), weights)
     if problems:
-        raise CheckpointError(f"weights do not fit {what}: {'; '.join(sorted(problems))}")
+        raise CheckpointError(f"weights do not fit {what}: {'; '.join(problems)}")
     module.load_state_dict({name: t.float() for name, t in weights.items()})
 
 

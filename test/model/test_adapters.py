@@ -1,0 +1,182 @@
+import copy
+
+import pytest
+import torch
+
+from threedme_ros.model.adapters import (
+    KINDS,
+    Adaptation,
+    Adapter,
+    adapted_model,
+    load_adapter,
+    load_base,
+    merge,
+    save_adapter,
+    trained_share,
+    trained_weights,
+)
+from threedme_ros.model.checkpoint import save_checkpoint
+from threedme_ros.model.config import ModelConfig, Preprocessing
+from threedme_ros.model.encoder import Encoder
+from threedme_ros.model.foundation import load_foundation, save_foundation
+from threedme_ros.model.threedme import ThreeDME
+from threedme_ros.model.weights_file import CheckpointError
+
+CONFIG = ModelConfig.of_size("small", 3, channels=(8, 8, 16), vit_dim=24, vit_depth=1, plane_heads=2)
+
+
+def image(channels: int = 1) -> torch.Tensor:
+    return torch.rand(1, channels, 32, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def shaken(model: torch.nn.Module) -> None:
+    """What training would do: every trained parameter moves."""
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+
+
+@pytest.fixture(scope="module")
+def foundation_file(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("foundation") / "foundation.safetensors"
+    save_foundation(path, Encoder(CONFIG), Preprocessing(), {})
+    return path
+
+
+@pytest.fixture(scope="module")
+def foundation(foundation_file):
+    return load_foundation(foundation_file)
+
+
+def adapter_of(foundation, adaptation, kind="segmentation", config=CONFIG, new_stem=False) -> Adapter:
+    return Adapter(kind, foundation.hash, config, adaptation, new_stem, {"name": "x"}, {}, "", {"steps": 1})
+
+
+def test_a_fresh_low_rank_adapter_changes_nothing(foundation):
+    torch.manual_seed(3)
+    plain = ThreeDME(CONFIG)
+    foundation.initialise(plain.encoder)
+    adapted = copy.deepcopy(plain)
+    Adaptation("lora").apply(adapted)
+    torch.testing.assert_close(adapted(image()), plain(image()), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_merged_network_equals_the_adapted_one(foundation, kind):
+    model = adapted_model(kind, CONFIG, foundation, Adaptation("lora", rank=4), False)
+    shaken(model)
+    names = set(KINDS[kind](CONFIG).state_dict())
+    with torch.inference_mode():
+        before = model(image())
+        merge(model)
+        torch.testing.assert_close(model(image()), before, atol=1e-5, rtol=0)
+    assert set(model.state_dict()) == names
+
+
+def test_low_rank_update_is_scaled_b_times_a(foundation):
+    model = adapted_model("segmentation", CONFIG, foundation, Adaptation("lora", rank=2, alpha=6.0), False)
+    layer = model.encoder.vit.blocks[0].attention.qkv
+    original = layer.weight.detach().clone()
+    update = layer.parametrizations.weight[0]
+    with torch.no_grad():
+        update.a.fill_(1.0)
+        update.b.fill_(0.5)
+    torch.testing.assert_close(layer.weight, original + 6.0 / 2 * (2 * 0.5 * 1.0))  # rank x b x a in every place
+
+
+def test_each_method_trains_what_it_says(foundation):
+    trained = {}
+    for method in ("frozen", "lora", "full"):
+        model = adapted_model("segmentation", CONFIG, foundation, Adaptation(method), False)
+        trained[method] = set(trained_weights(model))
+    assert all(name.startswith("decoder.") for name in trained["frozen"])
+    assert {n.split(".")[-1] for n in trained["lora"] - trained["frozen"]} == {"a", "b"}
+    assert any("graph" in n for n in trained["lora"]) and any("vit" in n for n in trained["lora"])
+    assert trained["full"] == set(ThreeDME(CONFIG).state_dict())
+
+
+def test_a_few_percent_of_the_small_encoder_is_trained():
+    model = ThreeDME(ModelConfig.of_size("small", 14))
+    encoder = sum(p.numel() for p in model.encoder.parameters())
+    Adaptation("lora", rank=8).apply(model)
+    trained, total = trained_share(model)
+    head = sum(p.numel() for p in model.decoder.parameters())
+    assert trained - head < 0.1 * encoder
+    assert total == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("method", ["frozen", "lora"])
+def test_file_holds_only_what_was_trained_and_gives_the_same_network(foundation, tmp_path, method):
+    adaptation = Adaptation(method, rank=4)
+    model = adapted_model("segmentation", CONFIG, foundation, adaptation, False)
+    shaken(model)
+    path = tmp_path / "adapter.safetensors"
+    save_adapter(path, model, adapter_of(foundation, adaptation))
+    loaded = load_adapter(path)
+    assert set(loaded.weights) == set(trained_weights(model))
+    assert (loaded.task, loaded.provenance, loaded.base) == ({"name": "x"}, {"steps": 1}, foundation.hash)
+    with torch.inference_mode():
+        torch.testing.assert_close(loaded.over(foundation)(image()), model(image()), atol=1e-5, rtol=0)
+
+
+def test_four_channels_train_a_new_first_convolution(foundation, tmp_path):
+    config = ModelConfig(**{**CONFIG.__dict__, "in_channels": 4})
+    adaptation = Adaptation("frozen")
+    model = adapted_model("segmentation", config, foundation, adaptation, True)
+    assert "encoder.stem2.0.weight" in trained_weights(model)
+    shaken(model)
+    path = tmp_path / "adapter.safetensors"
+    save_adapter(path, model, adapter_of(foundation, adaptation, config=config, new_stem=True))
+    with torch.inference_mode():
+        torch.testing.assert_close(load_adapter(path).over(foundation)(image(4)), model(image(4)), atol=1e-5, rtol=0)
+
+
+def test_another_foundation_is_refused_by_its_hash(foundation, tmp_path):
+    model = adapted_model("segmentation", CONFIG, foundation, Adaptation("frozen"), False)
+    path = tmp_path / "adapter.safetensors"
+    save_adapter(path, model, adapter_of(foundation, Adaptation("frozen")))
+    torch.manual_seed(5)
+    save_foundation(tmp_path / "other.safetensors", Encoder(CONFIG), Preprocessing(), {})
+    with pytest.raises(CheckpointError, match=f"adapter of the foundation {foundation.hash}"):
+        load_adapter(path).over(load_foundation(tmp_path / "other.safetensors"))
+
+
+def test_weights_of_another_method_are_named(foundation, tmp_path):
+    model = adapted_model("segmentation", CONFIG, foundation, Adaptation("frozen"), False)
+    path = tmp_path / "adapter.safetensors"
+    save_adapter(path, model, adapter_of(foundation, Adaptation("lora")))
+    with pytest.raises(CheckpointError, match=r"missing encoder\..*\.a"):
+        load_adapter(path).over(foundation)
+
+
+def test_a_segmentation_checkpoint_serves_as_foundation(anatomy, tmp_path):
+    torch.manual_seed(0)
+    config = ModelConfig(**{**CONFIG.__dict__, "num_classes": anatomy.num_classes})
+    model = ThreeDME(config)
+    key = save_checkpoint(tmp_path / "c.safetensors", model, anatomy, Preprocessing(), {}, torch.float32)
+    base = load_base(tmp_path / "c.safetensors")
+    other = ThreeDME(CONFIG)
+    base.initialise(other.encoder)
+    assert base.hash == key
+    torch.testing.assert_close(other.encoder.stem2[0].weight, model.encoder.stem2[0].weight)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"method": "prompt"}, "method 'prompt'"),
+        ({"rank": 0}, "rank 0"),
+        ({"alpha": -1.0}, "alpha -1.0"),
+    ],
+)
+def test_bad_adaptations(changes, message):
+    with pytest.raises(ValueError, match=message):
+        Adaptation(**changes)
+
+
+def test_light_methods_need_a_foundation():
+    with pytest.raises(ValueError, match="without a foundation"):
+        adapted_model("segmentation", CONFIG, None, Adaptation("frozen"), False)
