@@ -68,7 +68,7 @@ setup(
         "igtl": ["pyigtl>=0.3"],
         "dicom": ["pynetdicom>=3.0"],
         "train": ["lightning>=2.4", "monai>=1.4", "tensorboard>=2.17", "torch-geometric>=2.6"],
-        "test": ["hypothesis>=6.100", "pytest>=8", "pytest-timeout>=2.3", "ruff>=0.9"],
+        "test": ["hypothesis>=6.100", "pytest>=8", "pytest-timeout>=2.3", "ruff>=0.9", "scikit-learn>=1.4"],
     },
     entry_points={
         "console_scripts": [
