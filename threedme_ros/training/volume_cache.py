@@ -10,11 +10,11 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -135,7 +135,7 @@ def prepare_volumes(
 ) -> tuple[list[CachedVolume], list[BadCase]]:
     """The prepared form of ``volumes`` in their order, from ``cache`` or made now; and those that cannot be used.
 
-    A bad case is a TrainingError that names it, unless ``skip_bad_cases``. workers: processes that prepare. start: the
+    A bad case is a TrainingError that names it, unless ``skip_bad_cases``. workers: threads that prepare. start: the
     case to begin with; ranks that share a cache begin at different ones and find each other's work done. progress:
     wraps the iteration, as tqdm does.
     """
@@ -159,8 +159,11 @@ def _map(function: Callable, items: list, workers: int) -> Iterator:
     if workers < 2:
         yield from map(function, items)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    pool = ThreadPoolExecutor(workers)  # reading, unzipping and rescaling hold no interpreter lock
+    try:
         yield from pool.map(function, items)
+    finally:
+        pool.shutdown(cancel_futures=True)  # a bad case ends the run now, not after the others
 
 
 def _cached(case: tuple[str, Path], cache: Path, preprocessing: Preprocessing, modality: str) -> CachedVolume | BadCase:
@@ -186,7 +189,7 @@ def _shape_of(path: Path) -> tuple[int, int, int] | None:
 
 
 def _write(path: Path, array: np.ndarray) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
         with temporary.open("wb") as file:
             np.save(file, array, allow_pickle=False)
