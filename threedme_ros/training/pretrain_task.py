@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import yaml
@@ -16,7 +16,7 @@ from .crops import CropConfig
 from .data import TrainingError
 from .masking import SCHEDULES, MaskingSchedule
 from .reconstruction import LOSSES
-from .tasks import PRECISIONS
+from .tasks import PRECISIONS, build_known
 
 
 @dataclass(frozen=True)
@@ -101,13 +101,13 @@ def load_pretrain_task(path: str | Path, *, schedule: str | None = None, **overr
     try:
         crops = _mapping(document, "crops")
         if "warp" in crops:
-            crops["warp"] = _build(WarpConfig, crops["warp"])
+            crops["warp"] = build_known(WarpConfig, crops["warp"])
         parts = {
-            "crops": _build(CropConfig, crops),
-            "masking": _build(MaskingSchedule, _mapping(document, "masking")),
-            "preprocessing": _build(Preprocessing, _mapping(document, "preprocessing")),
+            "crops": build_known(CropConfig, crops),
+            "masking": build_known(MaskingSchedule, _mapping(document, "masking")),
+            "preprocessing": build_known(Preprocessing, _mapping(document, "preprocessing")),
         }
-        task = _build(PretrainTask, document | parts)
+        task = build_known(PretrainTask, document | parts)
     except (TypeError, ValueError) as error:
         raise TrainingError(f"{path}: {error}") from error
     changes = {key: value for key, value in overrides.items() if value is not None}
@@ -123,10 +123,3 @@ def _mapping(document: dict, key: str) -> dict:
     if not isinstance(value, dict):
         raise TrainingError(f"{key} {value!r}: expected a mapping")
     return dict(value)
-
-
-def _build(kind: type, values: dict):
-    unknown = values.keys() - {f.name for f in fields(kind)}
-    if unknown:
-        raise TrainingError(f"unknown keys {sorted(unknown)}: expected some of {[f.name for f in fields(kind)]}")
-    return kind(**values)

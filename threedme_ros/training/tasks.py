@@ -18,7 +18,8 @@ PRECISIONS = ("bf16", "fp32")
 
 @dataclass(frozen=True)
 class Task:
-    """One supervised run. ``minutes`` is the wall-clock budget, ``warm_up`` a share of it, ``ema_decay`` a step.
+    """One supervised run. ``minutes`` is the wall-clock budget, ``warm_up`` a share of it,
+    ``freeze_norms`` the share after which the norms' statistics stay (see `VoxelNorm`), ``ema_decay`` a step.
 
     cases: sample case -> how often it is drawn. Raises TrainingError with the field, its value and what was expected.
     """
@@ -32,6 +33,7 @@ class Task:
     learning_rate: float = 1e-3
     weight_decay: float = 0.02
     warm_up: float = 0.02
+    freeze_norms: float = 0.3
     clip_norm: float = 1.0
     ema_decay: float = 0.998
     precision: str = "bf16"
@@ -44,7 +46,7 @@ class Task:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
                 raise TrainingError(f"{name} {value!r}: expected a positive number")
-        for name in ("warm_up", "ema_decay"):
+        for name in ("warm_up", "freeze_norms", "ema_decay"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0 <= value < 1:
                 raise TrainingError(f"{name} {value!r}: expected a number from 0 to below 1")
@@ -75,13 +77,14 @@ def load_task(path: str | Path, **overrides) -> Task:
     document |= {key: value for key, value in overrides.items() if value is not None}
     try:
         windows = dict(document.pop("windows", {}))
-        warp = _build(WarpConfig, dict(windows.pop("warp", {})))
-        return _build(Task, document | {"windows": _build(WindowConfig, windows | {"warp": warp})})
+        warp = build_known(WarpConfig, dict(windows.pop("warp", {})))
+        return build_known(Task, document | {"windows": build_known(WindowConfig, windows | {"warp": warp})})
     except (TypeError, ValueError) as error:
         raise TrainingError(f"{path}: {error}") from error
 
 
-def _build(kind: type, values: dict):
+def build_known(kind: type, values: Mapping):
+    """A dataclass ``kind`` from ``values``; TrainingError names the keys it does not know."""
     unknown = values.keys() - {f.name for f in fields(kind)}
     if unknown:
         raise TrainingError(f"unknown keys {sorted(unknown)}: expected some of {[f.name for f in fields(kind)]}")
