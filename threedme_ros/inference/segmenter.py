@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from threedme_ros.inference.channels import prepare_channels
 from threedme_ros.inference.engines import Engine, EngineError, select_engine
 from threedme_ros.inference.preprocess import MODALITIES, PADDING_VALUE, prepare, restore_labels
 from threedme_ros.inference.tiling import plan_windows
@@ -46,7 +48,8 @@ class Segmenter:
 
     engine: a name for `select_engine`, or an engine. threads: 0 leaves the defaults; a number also sets torch's, for
     the whole process. max_window_voxels: larger volumes go through in tiles; None chooses by the network's size.
-    modality: as for `prepare`. cache_dir: where built engines are kept.
+    modality: as for `prepare`, or one for each channel of a network of several, which the torch engine runs.
+    cache_dir: where built engines are kept.
     Raises ValueError for a bad argument and EngineError for an engine that cannot be made.
     """
 
@@ -59,30 +62,51 @@ class Segmenter:
         precision: str = "fp32",
         threads: int = 0,
         max_window_voxels: int | None = None,
-        modality: str = "auto",
+        modality: str | Sequence[str] = "auto",
         cache_dir: Path | None = None,
     ) -> None:
-        if modality not in MODALITIES:
-            raise ValueError(f"modality {modality!r}: expected one of {MODALITIES}")
+        channels = checkpoint.config.in_channels
+        modalities = (modality,) * channels if isinstance(modality, str) else tuple(modality)
+        if len(modalities) != channels or any(m not in MODALITIES for m in modalities):
+            raise ValueError(
+                f"modality {modality!r}: expected one of {MODALITIES}, or one for each of {channels} channels"
+            )
+        if channels > 1 and isinstance(engine, str) and engine not in ("auto", "torch"):
+            raise EngineError(f"{engine}: {channels} input channels: only the torch engine takes more than one")
         if threads < 0:
             raise ValueError(f"threads {threads}: expected 0 (the default) or more")
-        self.checkpoint, self.modality = checkpoint, modality
+        self.checkpoint, self.modalities = checkpoint, modalities
         self.max_window_voxels = max_window_voxels or default_window_voxels(checkpoint.config)
         plan_windows(WARM_UP_SHAPE, self.max_window_voxels)  # refuse a limit that no halo fits, before any volume
         if threads:
             torch.set_num_threads(threads)
         if isinstance(engine, str):
             engine = select_engine(
-                engine, checkpoint, device=device, precision=precision, threads=threads, cache_dir=cache_dir
+                "torch" if channels > 1 else engine,
+                checkpoint,
+                device=device,
+                precision=precision,
+                threads=threads,
+                cache_dir=cache_dir,
             )
         self.engine = engine
 
-    def segment(self, volume: Volume) -> Segmentation:
-        """Raises VolumeError for a volume the checkpoint cannot see, EngineError for a network that fails."""
+    def segment(self, volume: Volume | Sequence[Volume]) -> Segmentation:
+        """``volume``, or the volumes of a network of several channels, all on one grid.
+
+        Raises VolumeError for a volume the checkpoint cannot see, EngineError for a network that fails.
+        """
         started = perf_counter()
-        prepared = prepare(volume, self.checkpoint.preprocessing, self.modality)
+        if isinstance(volume, Volume) and len(self.modalities) == 1:
+            prepared = prepare(volume, self.checkpoint.preprocessing, self.modalities[0])
+            x, warnings = prepared.x, prepared.warnings
+        else:
+            volumes = [volume] if isinstance(volume, Volume) else list(volume)
+            channels = prepare_channels(volumes, self.checkpoint.preprocessing, self.modalities)
+            prepared, volume = channels.first, volumes[0]
+            x, warnings = (channels.x if len(volumes) > 1 else channels.x[0]), channels.warnings
         ready = perf_counter()
-        labels, confidence = self.predict(prepared.x)
+        labels, confidence = self.predict(x)
         predicted = perf_counter()
         labels, confidence = restore_labels(labels, confidence, prepared)
         restored = perf_counter()
@@ -92,13 +116,15 @@ class Segmenter:
             "restore": restored - predicted,
             "total": restored - started,
         }
-        return Segmentation(volume.with_voxels(labels), volume.with_voxels(confidence), timings, prepared.warnings)
+        return Segmentation(volume.with_voxels(labels), volume.with_voxels(confidence), timings, warnings)
 
     def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The prepared (D, H, W) -> labels uint8 and confidence float32 of the same shape, whole or in tiles."""
-        labels, confidence = np.empty(x.shape, np.uint8), np.empty(x.shape, np.float32)
-        for window in plan_windows(x.shape, self.max_window_voxels):
-            found, certainty = self.engine.run(window.cut(x))
+        """The prepared (D, H, W) or (C, D, H, W) -> labels uint8, confidence float32 (D, H, W), whole or in tiles."""
+        shape = x.shape[-3:]
+        labels, confidence = np.empty(shape, np.uint8), np.empty(shape, np.float32)
+        for window in plan_windows(shape, self.max_window_voxels):
+            part = window.cut(x) if x.ndim == 3 else np.stack([window.cut(channel) for channel in x])
+            found, certainty = self.engine.run(part)
             labels[window.kept] = found[window.kept_inside]
             confidence[window.kept] = certainty[window.kept_inside]
         if not np.isfinite(confidence.sum()):  # one NaN or infinity makes the sum one
@@ -111,7 +137,9 @@ class Segmenter:
         Without a shape it is `WARM_UP_SHAPE`. The first volume whose padded shape is another still waits for its build.
         """
         started = perf_counter()
-        self.predict(np.full(shape or WARM_UP_SHAPE, PADDING_VALUE, np.float32))
+        shape = shape or WARM_UP_SHAPE
+        channels = len(self.modalities)
+        self.predict(np.full(shape if channels == 1 else (channels, *shape), PADDING_VALUE, np.float32))
         return perf_counter() - started
 
     def describe(self) -> dict[str, str]:

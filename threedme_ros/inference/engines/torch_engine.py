@@ -31,7 +31,8 @@ class TorchEngine:
     def run(self, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if self._predictor is None:
             raise EngineError("torch: the engine is closed")
-        x = torch.from_numpy(window)[None, None].to(self._device)
+        x = torch.from_numpy(window).to(self._device)
+        x = x[None, None] if x.ndim == 3 else x[None]  # (D, H, W) or (C, D, H, W) -> (1, C, D, H, W)
         half = torch.autocast(self._device.type, torch.bfloat16, enabled=self.precision == "bf16")
         try:
             with torch.inference_mode(), half:
