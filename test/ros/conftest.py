@@ -25,8 +25,10 @@ from rclpy.qos import QoSProfile
 from threedme_ros.anatomy import Anatomy
 from threedme_ros.share import share_path
 
-START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 20.0
+sys.path.insert(0, str(Path(__file__).parent))  # for `perceiving`, which the tests of this folder share
+
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 60.0
 _domains = itertools.count(os.getpid())
 
 
@@ -99,7 +101,7 @@ class Domain:
         self.node.create_subscription(kind, topic, messages.append, qos)
         return messages
 
-    def spin_until(self, condition, timeout_s: float = 20.0, what: str = "") -> None:
+    def spin_until(self, condition, timeout_s: float = 60.0, what: str = "") -> None:
         end = time.monotonic() + timeout_s
         while not condition():
             if time.monotonic() > end:

@@ -112,6 +112,10 @@ def diagnostics_message(status: DiagnosticStatus, stamp) -> DiagnosticArray:
 
 def _percentiles_ms(latencies_s: deque[float]) -> dict[str, str]:
     if not latencies_s:
-        return {"stamp_to_publish_p50_ms": "", "stamp_to_publish_p95_ms": ""}
+        return dict.fromkeys(("stamp_to_publish_last_ms", "stamp_to_publish_p50_ms", "stamp_to_publish_p95_ms"), "")
     p50, p95 = np.percentile(np.array(latencies_s) * 1e3, (50, 95))
-    return {"stamp_to_publish_p50_ms": f"{p50:.1f}", "stamp_to_publish_p95_ms": f"{p95:.1f}"}
+    return {
+        "stamp_to_publish_last_ms": f"{latencies_s[-1] * 1e3:.1f}",
+        "stamp_to_publish_p50_ms": f"{p50:.1f}",
+        "stamp_to_publish_p95_ms": f"{p95:.1f}",
+    }

@@ -48,6 +48,21 @@ def obstacle_cloud(points_m: np.ndarray, header: Header) -> PointCloud2:
     return _cloud_message(points, header)
 
 
+def read_anatomy_cloud(message: PointCloud2) -> PointCloud:
+    """The inverse of `anatomy_cloud`, colours aside."""
+    points = np.frombuffer(message.data, ANATOMY_POINT)
+    return PointCloud(_xyz(points), points["label"].copy(), points["confidence"].copy())
+
+
+def read_obstacle_cloud(message: PointCloud2) -> np.ndarray:
+    """The inverse of `obstacle_cloud`: (N, 3) float32 m."""
+    return _xyz(np.frombuffer(message.data, OBSTACLE_POINT))
+
+
+def _xyz(points: np.ndarray) -> np.ndarray:
+    return np.stack([points["x"], points["y"], points["z"]], -1)
+
+
 def _cloud_message(points: np.ndarray, header: Header) -> PointCloud2:
     """points: a structured array (N,), one unordered row of the cloud."""
     fields = [

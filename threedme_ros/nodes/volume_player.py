@@ -105,8 +105,10 @@ class VolumePlayer(Node):
     def _finish(self) -> None:
         self.destroy_timer(self._timer)
         self._publisher.wait_for_all_acked(Duration(seconds=ACKNOWLEDGE_TIMEOUT_S))
-        self.get_logger().info(f"done: {self._published} volumes published")
         raise Finished
+
+    def close(self) -> None:
+        self.get_logger().info(f"done: {self._published} volumes published")
 
 
 def load_source(source: str, progress) -> Volume:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from time import perf_counter
 from typing import Protocol
 
 from sensor_msgs.msg import CompressedImage, PointCloud2
@@ -14,6 +15,7 @@ from threedme_ros.nodes.messages import MessageError, check_volume_header
 from threedme_ros.nodes.worker import Worker
 from threedme_ros.volume import VolumeError
 
+PROGRESS_PERIOD_S = 5.0
 REFRESH = object()
 """The job that builds the clouds of the last result again, after a margin or a threshold changed."""
 
@@ -100,14 +102,20 @@ class VolumeWorker:
             self._outlet.publish_health()
 
     def _segment(self, message: CompressedImage) -> None:
+        began = perf_counter()
         results = pipeline.process(message, self._segmenter, self.settings)
         self._outlet.publish_results(results)
+        seconds = perf_counter() - began
         self._last, self.last_obstacles = results, results.clouds.obstacles
         stamp = message.header.stamp
         warnings = results.segmentation.warnings
         self._health.segmented(self._outlet.now_s(), stamp.sec + stamp.nanosec / 1e9, warnings)
         for warning in warnings:
             self._outlet.get_logger().warning(warning)
+        self._outlet.get_logger().info(
+            f"segmented a volume of {results.segmentation.labels.shape} voxels in {seconds:.2f} s",
+            throttle_duration_sec=PROGRESS_PERIOD_S,
+        )
         self._outlet.publish_health()
 
     def _refresh(self) -> None:

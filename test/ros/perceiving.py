@@ -1,0 +1,107 @@
+"""A running perception node as a test sees it: what it published, what it says of itself, and volumes to send it."""
+
+import itertools
+from dataclasses import dataclass, field
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray
+from sensor_msgs.msg import CompressedImage, Image, PointCloud2
+from std_msgs.msg import String
+from visualization_msgs.msg import MarkerArray
+
+from threedme_ros.nodes.messages import volume_message
+from threedme_ros.nodes.qos import RESULTS, VOLUMES
+from threedme_ros.volume import Volume
+
+TYPES = {
+    "labels": CompressedImage,
+    "confidence": CompressedImage,
+    "label_info": String,
+    "overlay": Image,
+    "anatomy/points": PointCloud2,
+    "anatomy/obstacles": PointCloud2,
+    "anatomy/markers": MarkerArray,
+}
+_seconds = itertools.count(1000)
+
+
+@dataclass
+class Perceiving:
+    """``name``: the node's full name. ``received``: what came, by topic."""
+
+    domain: object
+    process: object
+    name: str
+    received: dict[str, list] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        namespace = self.name.rsplit("/", 1)[0]
+        self.received = {t: self.domain.collect(kind, f"{namespace}/{t}", RESULTS) for t, kind in TYPES.items()}
+        self._diagnostics = self.domain.collect(DiagnosticArray, "/diagnostics", 10)
+        self.publisher = self.domain.node.create_publisher(CompressedImage, f"{namespace}/volume", VOLUMES)
+
+    def wait_for_subscription(self) -> None:
+        self.domain.spin_until(self.publisher.get_subscription_count, 120.0, "volume is not subscribed")
+
+    @property
+    def diagnostics(self) -> dict[str, str]:
+        """The newest values, with ``level`` and ``message``; empty before the first."""
+        for array in reversed(self._diagnostics):
+            for status in array.status:
+                if status.name == self.name:
+                    values = {pair.key: pair.value for pair in status.values}
+                    return {**values, "level": status.level, "message": status.message}
+        return {}
+
+    def count(self, what: str) -> int:
+        return int(self.diagnostics.get(f"volumes_{what}", 0))
+
+    def send(self, message: CompressedImage) -> Time:
+        self.publisher.publish(message)
+        return message.header.stamp
+
+    def segment(self, volume: Volume, format: str = "nifti") -> Time:
+        """Publish, and wait until every result for its stamp is here."""
+        message = volume_message(volume, next_stamp(), format)
+        segmented = self.count("segmented")
+        stamp = self.send(message)
+        stamped = [topic for topic in TYPES if topic not in ("label_info", "anatomy/markers")]
+        self.domain.spin_until(
+            lambda: (
+                all(self.received[t] and self.received[t][-1].header.stamp == stamp for t in stamped)
+                and self.received["anatomy/markers"]
+                and self.received["anatomy/markers"][-1].markers[0].header.stamp == stamp
+                and self.count("segmented") > segmented
+            ),
+            60.0,
+            f"no results for {stamp}; {self.diagnostics}",
+        )
+        return stamp
+
+    def last(self, topic: str):
+        return self.received[topic][-1]
+
+
+def next_stamp() -> Time:
+    """Another one at each call, from the test's own little clock."""
+    return Time(sec=next(_seconds), nanosec=250_000_000)
+
+
+def points_of(cloud: PointCloud2) -> np.ndarray:
+    """A structured array (N,) by the message's own description of its fields."""
+    formats = {1: "i1", 2: "u1", 7: "<f4"}
+    kind = np.dtype(
+        {
+            "names": [f.name for f in cloud.fields],
+            "formats": [formats[f.datatype] for f in cloud.fields],
+            "offsets": [f.offset for f in cloud.fields],
+            "itemsize": cloud.point_step,
+        }
+    )
+    return np.frombuffer(cloud.data, kind)
+
+
+def xyz(points: np.ndarray) -> np.ndarray:
+    """(N, 3) m."""
+    return np.stack([points["x"], points["y"], points["z"]], -1)
