@@ -55,22 +55,25 @@ class BadCase:
     reason: str
 
 
-def find_volumes(folder: str | Path, exclude: Sequence[str] = LABEL_FOLDERS) -> dict[str, Path]:
+def find_volumes(
+    folder: str | Path, exclude: Sequence[str] = LABEL_FOLDERS, *, to_train_on: bool = True
+) -> dict[str, Path]:
     """Every scan below ``folder``, sorted: name -> a volume file, or a folder with DICOM slices.
 
     exclude: patterns; a file or folder whose name matches one is passed over, with all that is in it. TrainingError
-    if the folder does not exist, holds no scan, or holds the sample patients, of whom two are for evaluation only.
+    if the folder does not exist, holds no scan, or, ``to_train_on``, the sample patients, of whom two are for
+    evaluation only.
     """
     root = Path(folder)
     if not root.is_dir():
         raise TrainingError(f"data folder {folder}: no such folder")
-    if RELEASE in root.resolve().parts or next(root.rglob(RELEASE), None):
+    if to_train_on and (RELEASE in root.resolve().parts or next(root.rglob(RELEASE), None)):
         raise TrainingError(
             f"{folder} holds {RELEASE}, with patients kept for evaluation: use --samples for the others"
         )
     found: dict[str, Path] = {}
     for here, folders, files in os.walk(root):
-        if RELEASE in Path(here).resolve().parts:
+        if to_train_on and RELEASE in Path(here).resolve().parts:
             raise TrainingError(
                 f"{here} holds patients kept for evaluation: give --samples for the others of {RELEASE}"
             )
@@ -144,7 +147,7 @@ def prepare_volumes(
     turn = names[start % len(names) :] + names[: start % len(names)]
     one = partial(_cached, cache=Path(cache), preprocessing=preprocessing, modality=modality)
     done: dict[str, CachedVolume | BadCase] = {}
-    for result in progress(_map(one, [(name, volumes[name]) for name in turn], workers), len(turn)):
+    for result in progress(map_cases(one, [(name, volumes[name]) for name in turn], workers), len(turn)):
         if isinstance(result, BadCase) and not skip_bad_cases:
             raise TrainingError(f"{volumes[result.name]}: {result.reason}; --skip-bad-cases goes on without such cases")
         done[result.name] = result
@@ -155,7 +158,8 @@ def prepare_volumes(
     return good, bad
 
 
-def _map(function: Callable, items: list, workers: int) -> Iterator:
+def map_cases(function: Callable, items: list, workers: int) -> Iterator:
+    """``function`` of each item, in order; ``workers`` at a time."""
     if workers < 2:
         yield from map(function, items)
         return
