@@ -101,8 +101,8 @@ def test_weights_of_another_shape_are_named(path):
 def test_a_non_finite_weight_is_not_saved(tmp_path, anatomy):
     model = ThreeDME(ModelConfig.of_size("small", anatomy.num_classes))
     with torch.no_grad():
-        model.decoder.head.bias[0] = 1e30  # finite in fp32, infinite in fp16
-    with pytest.raises(CheckpointError, match=r"non-finite weights in decoder\.head\.bias"):
+        model.decoder.head.weight[0] = 1e30  # finite in fp32, infinite in fp16
+    with pytest.raises(CheckpointError, match=r"non-finite weights in decoder\.head\.weight"):
         save_checkpoint(tmp_path / "x.safetensors", model, anatomy, Preprocessing(), {})
     assert list(tmp_path.iterdir()) == []
 

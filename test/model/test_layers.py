@@ -1,6 +1,6 @@
 import torch
 
-from threedme_ros.model.layers import ChannelNorm, block_mean, depth_to_space, space_to_depth, upsample
+from threedme_ros.model.layers import VoxelNorm, block_mean, depth_to_space, freeze_norms, space_to_depth, upsample
 
 
 def test_space_to_depth_puts_the_block_into_channels_w_fastest():
@@ -17,11 +17,16 @@ def test_depth_to_space_undoes_space_to_depth():
     assert torch.equal(depth_to_space(space_to_depth(x)), x)
 
 
-def test_channel_norm_normalises_each_voxel_alone():
-    x = torch.randn(1, 16, 2, 3, 4)
-    y = ChannelNorm(16)(x)
-    expected = (x - x.mean(1, keepdim=True)) / (x.var(1, unbiased=False, keepdim=True) + 1e-5).sqrt()
-    torch.testing.assert_close(y, expected)
+def test_frozen_norms_are_one_affine_map_and_learn_no_more_statistics():
+    layer = torch.nn.Sequential(VoxelNorm(2))
+    layer.train()
+    for _ in range(400):  # the running statistics reach those of the data: mean 3, standard deviation 2
+        layer(torch.randn(1, 2, 8, 8, 8) * 2 + 3)
+    freeze_norms(layer)
+    before = layer[0].running_mean.clone()
+    answer = layer(torch.tensor([1.0, 3.0, 5.0]).expand(1, 2, 1, 1, 3))
+    torch.testing.assert_close(answer[0, 0, 0, 0], torch.tensor([-1.0, 0.0, 1.0]), rtol=0, atol=0.1)
+    assert torch.equal(layer[0].running_mean, before)
 
 
 def test_upsample_keeps_a_linear_ramp_at_half_voxel_positions():

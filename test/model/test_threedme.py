@@ -37,7 +37,7 @@ def test_samples_of_a_batch_do_not_mix(small):
 
 
 def test_several_input_channels():
-    model = ThreeDME(ModelConfig.of_size("small", 4, in_channels=4))
+    model = ThreeDME(ModelConfig.of_size("small", 4, in_channels=4)).eval()
     assert model(torch.randn(1, 4, 16, 16, 16)).shape == (1, 4, 16, 16, 16)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from threedme_ros.model.config import ModelConfig
-from threedme_ros.model.layers import ConvNormAct, Downsample, ResidualBlock, pointwise, space_to_depth, upsample
+from threedme_ros.model.layers import Downsample, ResidualBlock, pointwise, space_to_depth, upsample
 from threedme_ros.model.plane_attention import PlaneAttentionBlock
 from threedme_ros.model.vit import ViTBranch
 from threedme_ros.model.voxel_graph import VoxelGraphBranch
@@ -35,6 +36,22 @@ class Marks(NamedTuple):
     """(B, vit_dim, D/t, H/t, W/t), added to the ViT branch's tokens."""
 
 
+class Stem(nn.Module):
+    """(B, in_channels, D, H, W) -> (B, channels, D/2, H/2, W/2): space-to-depth, one 3x3x3 convolution, ReLU.
+
+    No norm: the input is normalised. The biases start spread over [-1, 1], the range of the input, so that the channels
+    switch on at different intensities.
+    """
+
+    def __init__(self, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv3d(8 * in_channels, channels, 3, padding=1)
+        nn.init.uniform_(self.conv.bias, -1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.conv(space_to_depth(x)))
+
+
 class Encoder(nn.Module):
     """(B, in_channels, D, H, W), each axis a multiple of 16 -> `Features`. ``marks`` are for pretraining only."""
 
@@ -42,7 +59,7 @@ class Encoder(nn.Module):
         super().__init__()
         c2, c4, c8 = config.channels
         self.config = config
-        self.stem2 = ConvNormAct(8 * config.in_channels, c2)
+        self.stem2 = Stem(config.in_channels, c2)
         self.stem4 = nn.Sequential(Downsample(c2, c4), ResidualBlock(c4))
         self.vit = ViTBranch(config)
         self.graph = VoxelGraphBranch(config)
@@ -53,7 +70,7 @@ class Encoder(nn.Module):
         )
 
     def forward(self, x: Tensor, marks: Marks | None = None) -> Features:
-        x2 = self.stem2(space_to_depth(x))
+        x2 = self.stem2(x)
         x4 = self.stem4(x2)
         tokens = self.vit(x4, None if marks is None else marks.tokens)
         g4, g8 = self.graph(x4 if marks is None else x4 + marks.nodes)

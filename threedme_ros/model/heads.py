@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor, nn
 
 from threedme_ros.model.config import ModelConfig
@@ -25,6 +28,8 @@ class SegmentationDecoder(nn.Module):
         self.top2, self.lateral2 = nn.Linear(c4, c2), nn.Linear(c2, c2)
         self.refine2 = ConvNormAct(c2, c2)
         self.head = nn.Linear(c2, config.num_classes * 8)
+        with torch.no_grad():  # start at the usual share of background (Lin et al. 2017, section 4.1)
+            self.head.bias.zero_()[:8] = math.log(config.num_classes * 4)
 
     def forward(self, features: Features) -> Tensor:
         x8 = self.refine8(features.level8)

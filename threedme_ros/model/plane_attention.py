@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from threedme_ros.model.layers import ChannelNorm, pointwise
+from threedme_ros.model.layers import VoxelNorm, pointwise
 
 PLANES = (0, 1, 2)
 """The axis of (D, H, W) normal to the axial, coronal and sagittal plane."""
@@ -120,9 +120,9 @@ class PlaneAttentionBlock(nn.Module):
 
     def __init__(self, dim: int, level_channels: tuple[int, ...], heads: int, points: int) -> None:
         super().__init__()
-        self.norm1 = ChannelNorm(dim)
+        self.norm1 = VoxelNorm(dim)
         self.attention = PlaneAttention(dim, level_channels, heads, points)
-        self.norm2 = ChannelNorm(dim)
+        self.norm2 = VoxelNorm(dim)
         self.expand, self.contract = nn.Linear(dim, 2 * dim), nn.Linear(2 * dim, dim)
 
     def forward(self, x: Tensor, levels: list[Tensor]) -> Tensor:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from threedme_ros.model.config import ModelConfig
 from threedme_ros.model.layers import (
-    ChannelNorm,
     Downsample,
+    VoxelNorm,
     block_mean,
     flatten_nodes,
     pointwise,
@@ -99,12 +99,12 @@ def nearest_nodes(nodes: Tensor, k: int) -> Tensor:
 
 
 class GraphBlock(nn.Module):
-    """x + mean layer, then x + edge layer, each after a channel norm and followed by ReLU."""
+    """x + mean layer, then x + edge layer, each after a norm and followed by ReLU."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.norm1, self.mean = ChannelNorm(channels), LatticeMean(channels)
-        self.norm2, self.edge = ChannelNorm(channels), LatticeEdge(channels)
+        self.norm1, self.mean = VoxelNorm(channels), LatticeMean(channels)
+        self.norm2, self.edge = VoxelNorm(channels), LatticeEdge(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + F.relu(self.mean(self.norm1(x)))
@@ -120,7 +120,7 @@ class VoxelGraphBranch(nn.Module):
         self.blocks4 = nn.Sequential(*[GraphBlock(c4) for _ in range(config.graph_layers)])
         self.down = Downsample(c4, c8)
         self.blocks8 = nn.Sequential(*[GraphBlock(c8) for _ in range(config.graph_layers)])
-        self.norm16 = ChannelNorm(c8)
+        self.norm16 = VoxelNorm(c8)
         self.feature_edge = FeatureEdge(c8, config.knn)
 
     def forward(self, x4: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,12 +21,14 @@ class CheckpointError(ValueError):
 def write_weights(
     path: str | Path, metadata: Mapping[str, str], weights: Mapping[str, Tensor], dtype: torch.dtype
 ) -> str:
-    """Write ``weights`` as ``dtype`` and ``metadata`` (its "format" among it); returns 16 hex digits of hash.
+    """Write ``weights`` and ``metadata`` (its "format" among it); returns 16 hex digits of hash.
+
+    Matrices and kernels are stored as ``dtype``; vectors (biases, statistics of norms) are small and stay as they are.
 
     Raises CheckpointError for a non-finite weight, after the conversion, and OSError when it cannot be written, which
     leaves a previous file as it was.
     """
-    weights = {name: t.detach().to("cpu", dtype).contiguous() for name, t in weights.items()}
+    weights = {name: t.detach().to("cpu", dtype if t.ndim > 1 else t.dtype).contiguous() for name, t in weights.items()}
     bad = [name for name, t in weights.items() if not torch.isfinite(t).all()]
     if bad:
         raise CheckpointError(f"non-finite weights in {', '.join(bad)}: not saved")
@@ -90,7 +92,7 @@ def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], what: str) -
     problems = misfits(module.state_dict(), weights)
     if problems:
         raise CheckpointError(f"weights do not fit {what}: {'; '.join(problems)}")
-    module.load_state_dict({name: t.float() for name, t in weights.items()})
+    module.load_state_dict(weights)  # copies into the module's own types
 
 
 def content_hash(metadata: Mapping[str, str], weights: Mapping[str, Tensor]) -> str:
@@ -101,5 +103,5 @@ def content_hash(metadata: Mapping[str, str], weights: Mapping[str, Tensor]) -> 
     for name in sorted(weights):
         tensor = weights[name]
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.view(torch.uint8).numpy().data)
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)  # flat: a scalar has no bytes to view
     return digest.hexdigest()[:16]

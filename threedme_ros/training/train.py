@@ -1,7 +1,7 @@
 """Supervised training of 3DME on the sample patients: ``python -m threedme_ros.training.train``, `threedme train-demo`.
 
-One step is one window. The budget is wall-clock (or a number of steps); the learning rate follows the share of it that is
-spent, so that a run always ends with a rate of 0. The product is the moving average of the weights, in fp16.
+One step is one window. The budget is wall-clock (or a number of steps); the learning rate follows the share of it that
+is spent, so that a run always ends with a rate of 0. The product is the moving average of the weights, in fp16.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from tqdm import tqdm
 from threedme_ros.anatomy import Anatomy
 from threedme_ros.model.checkpoint import save_checkpoint
 from threedme_ros.model.config import ModelConfig, Preprocessing
-from threedme_ros.model.layers import space_to_depth
+from threedme_ros.model.layers import freeze_norms, space_to_depth
 from threedme_ros.model.threedme import ThreeDME
 from threedme_ros.share import share_path
 
@@ -67,6 +67,8 @@ class MovingAverage:
         self.steps += 1
         decay = min(self.decay, self.steps / (self.steps + 10))
         torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
+        for mine, its in zip(self.model.buffers(), model.buffers(), strict=True):  # running statistics of the norms
+            mine.copy_(its)
 
 
 @dataclass
@@ -98,6 +100,9 @@ class Trainer:
         """
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(progress, self.task.learning_rate, self.task.warm_up)
+        self.model.train()
+        if progress >= self.task.freeze_norms:
+            freeze_norms(self.model)
         self.optimiser.zero_grad(set_to_none=True)
         with autocast_for(image, self.task.precision):
             logits = self.model.half_logits(image)
