@@ -8,12 +8,12 @@ from threedme_ros.model.adapters import (
     Adaptation,
     Adapter,
     adapted_model,
+    adapted_state,
     load_adapter,
     load_base,
     merge,
     save_adapter,
     trained_share,
-    trained_weights,
 )
 from threedme_ros.model.checkpoint import save_checkpoint
 from threedme_ros.model.config import ModelConfig, Preprocessing
@@ -42,7 +42,9 @@ def shaken(model: torch.nn.Module) -> None:
 def foundation_file(tmp_path_factory):
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("foundation") / "foundation.safetensors"
-    save_foundation(path, Encoder(CONFIG), Preprocessing(), {})
+    encoder = Encoder(CONFIG)
+    encoder(image())  # statistics that are not those of a new network
+    save_foundation(path, encoder, Preprocessing(), {})
     return path
 
 
@@ -57,7 +59,7 @@ def adapter_of(foundation, adaptation, kind="segmentation", config=CONFIG, new_s
 
 def test_a_fresh_low_rank_adapter_changes_nothing(foundation):
     torch.manual_seed(3)
-    plain = ThreeDME(CONFIG)
+    plain = ThreeDME(CONFIG).eval()
     foundation.initialise(plain.encoder)
     adapted = copy.deepcopy(plain)
     Adaptation("lora").apply(adapted)
@@ -68,6 +70,7 @@ def test_a_fresh_low_rank_adapter_changes_nothing(foundation):
 def test_the_merged_network_equals_the_adapted_one(foundation, kind):
     model = adapted_model(kind, CONFIG, foundation, Adaptation("lora", rank=4), False)
     shaken(model)
+    model.eval()
     names = set(KINDS[kind](CONFIG).state_dict())
     with torch.inference_mode():
         before = model(image())
@@ -88,14 +91,28 @@ def test_low_rank_update_is_scaled_b_times_a(foundation):
 
 
 def test_each_method_trains_what_it_says(foundation):
-    trained = {}
+    state = {}
     for method in ("frozen", "lora", "full"):
         model = adapted_model("segmentation", CONFIG, foundation, Adaptation(method), False)
-        trained[method] = set(trained_weights(model))
-    assert all(name.startswith("decoder.") for name in trained["frozen"])
-    assert {n.split(".")[-1] for n in trained["lora"] - trained["frozen"]} == {"a", "b"}
-    assert any("graph" in n for n in trained["lora"]) and any("vit" in n for n in trained["lora"])
-    assert trained["full"] == set(ThreeDME(CONFIG).state_dict())
+        state[method] = set(adapted_state(model))
+    assert all(name.startswith("decoder.") for name in state["frozen"])
+    added = state["lora"] - state["frozen"]
+    assert {n.split(".")[-1] for n in added if "parametrizations" in n} == {"a", "b"}
+    assert all("norm" in n or n.split(".")[-2] == "1" for n in added if "parametrizations" not in n)
+    assert any("graph" in n for n in added) and any("vit" in n for n in added)
+    assert state["full"] == set(ThreeDME(CONFIG).state_dict())
+
+
+def test_a_shared_encoder_keeps_its_statistics_while_the_decoder_learns_its_own(foundation):
+    for method, moves in (("frozen", False), ("lora", False), ("full", True)):
+        adaptation = Adaptation(method)
+        model = adapted_model("segmentation", CONFIG, foundation, adaptation, False)
+        before = {name: b.clone() for name, b in model.named_buffers()}
+        adaptation.train_mode(model)
+        model(image())
+        changed = {name for name, b in model.named_buffers() if not torch.equal(b, before[name])}
+        assert any(name.startswith("decoder.") for name in changed)
+        assert any(name.startswith("encoder.") for name in changed) == moves
 
 
 def test_a_few_percent_of_the_small_encoder_is_trained():
@@ -113,10 +130,11 @@ def test_file_holds_only_what_was_trained_and_gives_the_same_network(foundation,
     adaptation = Adaptation(method, rank=4)
     model = adapted_model("segmentation", CONFIG, foundation, adaptation, False)
     shaken(model)
+    model.eval()
     path = tmp_path / "adapter.safetensors"
     save_adapter(path, model, adapter_of(foundation, adaptation))
     loaded = load_adapter(path)
-    assert set(loaded.weights) == set(trained_weights(model))
+    assert set(loaded.weights) == set(adapted_state(model))
     assert (loaded.task, loaded.provenance, loaded.base) == ({"name": "x"}, {"steps": 1}, foundation.hash)
     with torch.inference_mode():
         torch.testing.assert_close(loaded.over(foundation)(image()), model(image()), atol=1e-5, rtol=0)
@@ -126,8 +144,9 @@ def test_four_channels_train_a_new_first_convolution(foundation, tmp_path):
     config = ModelConfig(**{**CONFIG.__dict__, "in_channels": 4})
     adaptation = Adaptation("frozen")
     model = adapted_model("segmentation", config, foundation, adaptation, True)
-    assert "encoder.stem2.0.weight" in trained_weights(model)
+    assert any(n.startswith("encoder.stem2.") and t.shape[1] == 4 * 8 for n, t in adapted_state(model).items())
     shaken(model)
+    model.eval()
     path = tmp_path / "adapter.safetensors"
     save_adapter(path, model, adapter_of(foundation, adaptation, config=config, new_stem=True))
     with torch.inference_mode():
@@ -161,7 +180,7 @@ def test_a_segmentation_checkpoint_serves_as_foundation(anatomy, tmp_path):
     other = ThreeDME(CONFIG)
     base.initialise(other.encoder)
     assert base.hash == key
-    torch.testing.assert_close(other.encoder.stem2[0].weight, model.encoder.stem2[0].weight)
+    torch.testing.assert_close(other.encoder.join.weight, model.encoder.join.weight)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """One foundation, many tasks: what a task changes of it, kept apart from it in a small file.
 
 Three methods, from light to heavy: "frozen" trains the task's head on a fixed encoder, "lora" adds low-rank updates to
-the encoder's linear layers, "full" trains everything. An adapter file holds only what was trained, and the hash of the
-foundation it belongs to.
+the encoder's linear layers and trains its norms' scale and shift, "full" trains everything. An adapter file holds only
+what was trained, and the hash of the foundation it belongs to.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from threedme_ros.model.checkpoint import FORMAT as CHECKPOINT_FORMAT
 from threedme_ros.model.checkpoint import load_checkpoint
 from threedme_ros.model.classifier import Classifier
 from threedme_ros.model.config import ModelConfig
-from threedme_ros.model.foundation import STEM, Foundation, load_foundation
+from threedme_ros.model.foundation import Foundation, load_foundation
+from threedme_ros.model.layers import VoxelNorm, freeze_norms
 from threedme_ros.model.threedme import ThreeDME
 from threedme_ros.model.weights_file import CheckpointError, misfits, read_format, read_weights, write_weights
 
@@ -68,7 +69,7 @@ class Adaptation:
     def apply(self, model: nn.Module, new_stem: bool = False) -> None:
         """Freeze, and add what is to be trained to ``model`` (with an ``encoder``, all else being the task's own).
 
-        new_stem: also train the first convolution, for inputs of other channels than the foundation's.
+        new_stem: also train the first layer, for inputs of other channels than the foundation's.
         """
         if self.method == "full":
             return
@@ -77,8 +78,16 @@ class Adaptation:
             for layer in [m for m in model.encoder.modules() if isinstance(m, nn.Linear)]:
                 update = LowRank(tuple(layer.weight.shape), self.rank, self.alpha).to(layer.weight.device)
                 parametrize.register_parametrization(layer, "weight", update)
+            for norm in [m for m in model.encoder.modules() if isinstance(m, nn.LayerNorm | VoxelNorm)]:
+                norm.requires_grad_(True)
         if new_stem:
-            model.encoder.get_parameter(STEM).requires_grad_(True)
+            model.encoder.stem2.requires_grad_(True)
+
+    def train_mode(self, model: nn.Module) -> None:
+        """``model.train()``, but a shared encoder keeps the statistics of its norms: they are the foundation's."""
+        model.train()
+        if self.method != "full":
+            freeze_norms(model.encoder)
 
 
 def trained_share(model: nn.Module) -> tuple[int, int]:
@@ -87,9 +96,13 @@ def trained_share(model: nn.Module) -> tuple[int, int]:
     return sum(n for n, trained in sizes if trained), sum(n for n, _ in sizes)
 
 
-def trained_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The parameters that are trained, by name."""
-    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+def adapted_state(model: nn.Module) -> dict[str, Tensor]:
+    """What makes ``model`` differ from its foundation, by name: the trained parameters, and the statistics of norms
+    that are not the foundation's."""
+    trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    shared = any(not p.requires_grad for p in model.encoder.parameters())
+    own = {name: b for name, b in model.named_buffers() if not (shared and name.startswith("encoder."))}
+    return trained | own
 
 
 def merge(model: nn.Module) -> None:
@@ -103,8 +116,8 @@ def merge(model: nn.Module) -> None:
 class Adapter:
     """What one task adds to the foundation with the hash ``base``.
 
-    kind: of `KINDS`. config: the adapted network's. new_stem: whether the first convolution was trained. task: what
-    the kind needs to be used (label table or classes, preprocessing). weights: exactly the trained parameters.
+    kind: of `KINDS`. config: the adapted network's. new_stem: whether the first layer was trained. task: what
+    the kind needs to be used (label table or classes, preprocessing). weights: exactly the `adapted_state`.
     """
 
     kind: str
@@ -122,7 +135,7 @@ class Adapter:
         if foundation.hash != self.base:
             raise CheckpointError(f"adapter of the foundation {self.base}: this one is {foundation.hash}")
         model = adapted_model(self.kind, self.config, foundation, self.adaptation, self.new_stem)
-        if problems := misfits(trained_weights(model), self.weights):
+        if problems := misfits(adapted_state(model), self.weights):
             raise CheckpointError(f"adapter does not fit the foundation: {'; '.join(problems)}")
         model.load_state_dict({name: t.float() for name, t in self.weights.items()}, strict=False)
         merge(model)
@@ -145,7 +158,7 @@ def adapted_model(
 
 
 def save_adapter(path: str | Path, model: nn.Module, adapter: Adapter) -> str:
-    """Write the trained parameters of ``model`` with what ``adapter`` says of them, atomically; returns the hash."""
+    """Write the `adapted_state` of ``model`` with what ``adapter`` says of them, atomically; returns the hash."""
     metadata = {
         "format": FORMAT,
         "kind": adapter.kind,
@@ -156,7 +169,7 @@ def save_adapter(path: str | Path, model: nn.Module, adapter: Adapter) -> str:
         "task": json.dumps(dict(adapter.task)),
         "provenance": json.dumps(dict(adapter.provenance)),
     }
-    return write_weights(path, metadata, trained_weights(model), torch.float32)
+    return write_weights(path, metadata, adapted_state(model), torch.float32)
 
 
 def load_adapter(path: str | Path) -> Adapter:
