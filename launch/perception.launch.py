@@ -23,7 +23,7 @@ if os.environ.get("ROS_DISTRO") == "jazzy":
 
 
 def perception(context):
-    """The node. It comes back after a crash; a fault that persists stops it after the fifth attempt."""
+    """The node. It comes back after a crash, five times at most; ctrl-C lets it finish the volume under way."""
     given = {name: kind for name, kind in OVERRIDES.items() if LaunchConfiguration(name).perform(context)}
     overrides = {name: ParameterValue(LaunchConfiguration(name), value_type=kind) for name, kind in given.items()}
     return [
@@ -37,6 +37,7 @@ def perception(context):
             respawn=True,
             respawn_delay=2.0,
             respawn_max_retries=5,
+            sigterm_timeout="30",
         )
     ]
 
