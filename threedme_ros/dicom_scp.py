@@ -57,7 +57,8 @@ class DicomScp:
         ae.maximum_pdu_size = MAX_PDU_BYTES
         ae.network_timeout = ae.acse_timeout = ae.dimse_timeout = settings.network_timeout_s
         ae.add_supported_context(Verification)
-        for kind in (CTImageStorage, MRImageStorage):
+        self._kinds = (CTImageStorage, MRImageStorage)
+        for kind in self._kinds:
             ae.add_supported_context(kind, decodable_transfer_syntaxes())
         handlers = [
             (evt.EVT_CONN_OPEN, self._opened),
@@ -96,8 +97,9 @@ class DicomScp:
 
     def _accepted(self, event) -> None:
         for context in event.assoc.rejected_contexts:
-            name, syntaxes = context.abstract_syntax.name, ", ".join(s.name for s in context.transfer_syntax)
-            self._taker.rejected(f"{name} as {syntaxes}: not taken here, refused at negotiation")
+            if context.abstract_syntax in self._kinds:  # senders also propose everything they know
+                name, syntaxes = context.abstract_syntax.name, ", ".join(s.name for s in context.transfer_syntax)
+                self._taker.rejected(f"{name} as {syntaxes}: cannot be decoded here, refused at negotiation")
 
     def _rejected(self, event) -> None:
         calling, ours = event.assoc.requestor.primitive.calling_ae_title.strip(), self._settings.ae_title
@@ -136,6 +138,8 @@ class _Meter:
 
     def recv(self, count: int) -> bytearray:
         self.held += count
+        if self.exceeded:
+            return bytearray()
         if count > MAX_PDU_BYTES + _PDU_HEADER_BYTES:
             self.exceeded = f"a PDU of {count} bytes, {MAX_PDU_BYTES} were negotiated"
         elif self.held > self._most:

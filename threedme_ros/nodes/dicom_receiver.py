@@ -6,7 +6,8 @@
 | `/diagnostics` | DiagnosticArray | reliable, volatile, 10 | 1 Hz |
 
 C-ECHO is answered. Parameters: `DicomReceiverParameters`. Nothing that names a patient reaches a topic, a log or a
-disk: `frame_id` is a parameter, and a series goes by a digest of its UID. How to point a scanner here: docs/openigtlink.md.
+disk: `frame_id` is a parameter, and a series goes by a digest of its UID. How to point a scanner here:
+docs/openigtlink.md.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.duration import Duration
 from rclpy.node import Node
 from sensor_msgs.msg import CompressedImage
 
@@ -40,6 +42,7 @@ POLL_S = 0.1
 DIAGNOSTICS_PERIOD_S = 1.0
 LOG_PERIOD_S = 5.0
 STOP_TIMEOUT_S = 10.0
+ACKNOWLEDGE_TIMEOUT_S = 5.0
 BYTES_PER_MB = 1_000_000
 
 
@@ -104,7 +107,7 @@ class DicomReceiver(Node):
         try:
             self._store.add(encoded, instance, association, time.monotonic())
         except DicomSeriesError as error:
-            self._refused("slices_refused", str(error))
+            self._refused("slices_refused", str(error), throttle_duration_sec=LOG_PERIOD_S)
             return False
         self._tally.count("slices")
         return True
@@ -140,11 +143,11 @@ class DicomReceiver(Node):
                 try:
                     self._publish(series)
                 except VolumeError as error:
-                    self._refused("series_refused", f"series {series.tag} refused: {error}", always=True)
+                    self._refused("series_refused", f"series {series.tag} refused: {error}")
                 except Exception as error:  # a bug or a full disk must not stop the next series
                     where = "".join(traceback.format_tb(error.__traceback__))  # not the text: it may quote the patient
                     reason = f"series {series.tag} failed: {type(error).__name__}"
-                    self._refused("series_refused", reason, always=True)
+                    self._refused("series_refused", reason)
                     self.get_logger().error(f"{reason}\n{where}")
                 finally:
                     self._store.forget(series)
@@ -155,19 +158,18 @@ class DicomReceiver(Node):
         stamp = self.get_clock().now().to_msg()
         self._volumes.publish(volume_message(volume, stamp, self._parameters.format))
         self._tally.count("series_published")
+        # the next series may be due already, and with a depth of 1 it would take the place of this one on its way
+        self._volumes.wait_for_all_acked(Duration(seconds=ACKNOWLEDGE_TIMEOUT_S))
         self.get_logger().info(
             f"series {series.tag}: {volume.shape} published, {(time.perf_counter() - began) * 1e3:.0f} ms"
         )
         if self._folder:
             write_volume(self._folder / f"{series.tag}_{stamp.sec}.{stamp.nanosec:09d}.nii.gz", volume)
 
-    def _refused(self, what: str, reason: str, always: bool = False) -> None:
+    def _refused(self, what: str, reason: str, **throttle) -> None:
         reason = " ".join(reason.split())[:500]
         self._tally.error(what, reason, time.monotonic())
-        if always:
-            self.get_logger().warning(reason)
-        else:
-            self.get_logger().warning(reason, throttle_duration_sec=LOG_PERIOD_S)
+        self.get_logger().warning(reason, **throttle)
 
     def _publish_diagnostics(self) -> None:
         parameters = self._parameters
