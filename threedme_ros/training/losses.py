@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -25,8 +27,8 @@ class _DiceCrossEntropy(torch.autograd.Function):
         t = target.flatten(1).long()  # (B, N)
         p_true = p.gather(1, t[:, None])[:, 0]
         ce = -p_true.clamp_min(1e-12).log().mean()
-        truth = torch.zeros(batch, classes)
-        overlap = torch.zeros(batch, classes)
+        truth = torch.zeros(batch, classes, device=p.device)
+        overlap = torch.zeros(batch, classes, device=p.device)
         truth.scatter_add_(1, t, torch.ones_like(p_true))
         overlap.scatter_add_(1, t, p_true)
         total = p.sum(2) + truth
@@ -67,3 +69,21 @@ def dice_cross_entropy(logits: Tensor, target: Tensor, dice_weight: float = 1.0,
     if low < 0 or high >= logits.shape[1]:
         raise ValueError(f"labels from {low} to {high}: expected 0 to {logits.shape[1] - 1}")
     return _DiceCrossEntropy.apply(logits, target, dice_weight, ce_weight)
+
+
+def region_dice(logits: Tensor, target: Tensor, regions: Sequence[tuple[int, ...]]) -> Tensor:
+    """Soft Dice loss of unions of classes, mean over the regions present in each sample; a scalar, 0 if none is.
+
+    logits (B, C, ...), target (B, ...) class ids. A region's probability is the sum of its classes'.
+    """
+    p = torch.softmax(logits.float().flatten(2), 1)  # (B, C, N)
+    t = target.flatten(1)
+    losses, present = [], []
+    for ids in regions:
+        chosen = p[:, list(ids)].sum(1)
+        truth = torch.isin(t, torch.tensor(ids, dtype=t.dtype, device=t.device)).float()
+        dice = (2 * (chosen * truth).sum(1) + SMOOTH) / (chosen.sum(1) + truth.sum(1) + SMOOTH)
+        losses.append(1 - dice)
+        present.append(truth.any(1))
+    shown = torch.stack(present).float()
+    return (torch.stack(losses) * shown).sum() / shown.sum().clamp_min(1)

@@ -94,18 +94,20 @@ class RunWriter:
             part.close()
 
     def step(self, step: int, line: dict, masking: Masking) -> None:
-        """``line``: the figures of `Pretrainer.train_step`; ``masking``: what the step hid."""
+        """A pretraining step. ``line``: the figures of `Pretrainer.train_step`; ``masking``: what the step hid."""
         scalars = line | {"masking/ratio": masking.ratio}
         scalars |= {f"masking/block_mm_{axis}": mm for axis, mm in zip("SAR", masking.block_mm, strict=True)}
+        hidden = {"ratio": masking.ratio, "block_tokens": masking.block_tokens, "block_mm": masking.block_mm}
+        block = "x".join(str(n) for n in masking.block_tokens)
+        self.record(step, scalars, line | hidden, f", hidden {masking.ratio:.0%}, block {block}")
+
+    def record(self, step: int, scalars: dict[str, float], line: dict, note: str = "") -> None:
+        """Any step: TensorBoard ``scalars``, a log ``line`` with its "loss", and a ``note`` behind the loss."""
         for name, value in scalars.items():
             self._events.add_scalar(name, value, step)
-        hidden = {"ratio": masking.ratio, "block_tokens": masking.block_tokens, "block_mm": masking.block_mm}
-        self._log.write(json.dumps({"step": step} | line | hidden) + "\n")
+        self._log.write(json.dumps({"step": step} | line) + "\n")
         self.losses.append(line["loss"])
-        block = "x".join(str(n) for n in masking.block_tokens)
-        self._bar.set_postfix_str(
-            f"loss {self.losses[-1]:.4f}, hidden {masking.ratio:.0%}, block {block}", refresh=False
-        )
+        self._bar.set_postfix_str(f"loss {self.losses[-1]:.4f}{note}", refresh=False)
         self._bar.update()
 
     def exam(self, step: int, exam: dict[str, dict]) -> None:

@@ -37,7 +37,11 @@ class Anchor:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a task is trained. batch_size: samples a process and micro-step; warm_up: a share of the steps."""
+    """How a task is trained.
+
+    batch_size: samples a process and micro-step. warm_up: a share of the steps. freeze_norms: the share after which
+    the norms' statistics stay, as in `VoxelNorm`.
+    """
 
     steps: int = 20_000
     batch_size: int = 2
@@ -45,6 +49,7 @@ class Recipe:
     learning_rate: float = 1e-3
     weight_decay: float = 0.02
     warm_up: float = 0.05
+    freeze_norms: float = 0.3
     clip_norm: float = 1.0
     ema_decay: float = 0.998
     precision: str = "bf16"
@@ -68,7 +73,7 @@ class Recipe:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
                 raise TrainingError(f"{name} {value!r}: expected a positive number")
-        for name in ("warm_up", "ema_decay", "weight_decay", "acquisition"):
+        for name in ("warm_up", "freeze_norms", "ema_decay", "weight_decay", "acquisition"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
                 raise TrainingError(f"{name} {value!r}: expected a number from 0 to 1")
