@@ -186,6 +186,11 @@ def real_image(image: Tensor, tissue: Tensor, tissues: Tissues, generator: torch
     return image.masked_fill_(tissue == OUTSIDE, PADDING)
 
 
+def window_seed(seed: int, index: int) -> int:
+    """32 bits from both: torch's CPU generator ignores the upper half of a 64-bit seed."""
+    return int(np.random.SeedSequence((seed, index)).generate_state(1)[0])
+
+
 class WindowStream(Dataset):
     """Window ``i`` of the stream ``seed``: the same pair whenever and wherever it is drawn.
 
@@ -205,7 +210,7 @@ class WindowStream(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         if not 0 <= index < self.length:
             raise IndexError(index)
-        generator = torch.Generator().manual_seed((self.seed << 32) + index)
+        generator = torch.Generator().manual_seed(window_seed(self.seed, index))
         case = self.cases[pick(self.weights, generator)]
         image, labels = draw_window(case, draw_shape(case, self.config, generator), self.config, generator)
         return image[None], labels

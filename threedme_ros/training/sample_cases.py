@@ -1,4 +1,4 @@
-"""The sample patients as training cases. Patients marked "evaluation" are refused before any of their files is opened."""
+"""The sample patients as training cases. Those marked "evaluation" are refused before any of their files is opened."""
 
 from __future__ import annotations
 

@@ -112,12 +112,13 @@ def find_tissues(
 
 def body_mask(dense: np.ndarray) -> np.ndarray:
     """The largest connected part of ``dense`` (D, H, W) bool, axial holes (bowel gas, lungs) filled."""
-    opened = ndimage.binary_opening(dense, iterations=2)
+    in_plane = ndimage.generate_binary_structure(2, 1)[None]  # a thin slab has no depth to erode
+    opened = ndimage.binary_opening(dense, in_plane, iterations=2)
     parts, count = ndimage.label(opened)
     if count == 0:
         return dense
     largest = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
-    largest = ndimage.binary_dilation(largest, iterations=2) & dense
+    largest = ndimage.binary_dilation(largest, in_plane, iterations=2) & dense
     return np.stack([ndimage.binary_fill_holes(axial) for axial in largest])
 
 

@@ -1,0 +1,136 @@
+"""The loop: it learns, resumes as if never stopped, averages, and stops on bad numbers and bad input."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+
+from threedme_ros.anatomy import Anatomy
+from threedme_ros.model.checkpoint import load_checkpoint
+from threedme_ros.model.config import SIZES, ModelConfig, Preprocessing
+from threedme_ros.phantom import phantom
+from threedme_ros.training import train
+from threedme_ros.training.data import TrainingError, WindowConfig, WindowStream, training_case
+from threedme_ros.training.precision import autocast_for
+from threedme_ros.training.tasks import Task, load_task
+
+PREPROCESSING = Preprocessing(spacing_mm=(9.0, 9.0, 12.0))
+
+
+@pytest.fixture(scope="module")
+def case(anatomy):
+    image, labels = phantom(anatomy=anatomy)
+    return training_case("phantom", image, labels, labels, PREPROCESSING)
+
+
+@pytest.fixture
+def task(monkeypatch):
+    tiny = ModelConfig("small", 2, channels=(8, 8, 16), vit_dim=24, vit_depth=1, vit_heads=2, plane_heads=2)
+    monkeypatch.setitem(SIZES, "small", tiny)
+    windows = WindowConfig(shapes=((32, 32, 32),), weights=(1,))
+    return Task(
+        "tiny", "config/anatomy.yaml", {"phantom": 1.0}, seed=3, workers=0, learning_rate=5e-3, warm_up=0.0,
+        windows=windows,
+    )  # fmt: skip
+
+
+def test_learning_rate_by_hand():
+    assert train.learning_rate(0.0, 1.0, 0.1) == 0
+    assert train.learning_rate(0.05, 1.0, 0.1) == pytest.approx(0.5)
+    assert train.learning_rate(0.1, 1.0, 0.1) == 1
+    assert train.learning_rate(0.55, 1.0, 0.1) == pytest.approx(0.5)
+    assert train.learning_rate(1.0, 1.0, 0.1) == train.learning_rate(1.2, 1.0, 0.1) == pytest.approx(0)
+
+
+def test_moving_average_by_hand():
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(model.weight, 1.0)
+    average = train.MovingAverage(model, 0.5)
+    torch.nn.init.constant_(model.weight, 12.0)
+    average.update(model)  # the first decay is 1 / 11
+    assert average.model.weight.item() == pytest.approx(1 / 11 + 12 * 10 / 11)
+    average.steps = 1000
+    average.update(model)
+    assert average.model.weight.item() == pytest.approx(((1 + 120) / 11 + 12) / 2)
+
+
+def test_steps_on_one_window_lower_the_loss(case, task):
+    image, labels = WindowStream([case], [1.0], task.windows, 0, 1)[0]
+    trainer = train.Trainer.create(task, 17)
+    losses = [trainer.train_step(image[None], labels[None], 0.0) for _ in range(8)]
+    assert losses == sorted(losses, reverse=True) and losses[-1] < 0.97 * losses[0]
+
+
+def test_run_writes_a_checkpoint_and_resumes_as_if_never_stopped(case, task, anatomy, tmp_path):
+    def weights(folder, **options):
+        return load_checkpoint(train.run(task, [case], anatomy, PREPROCESSING, tmp_path / folder, **options))
+
+    whole = weights("whole", max_steps=4)
+    stop_at_two = train.Trainer.train_step
+
+    def interrupted(self, image, labels, progress):
+        if self.step == 2:
+            self.save_state(tmp_path / "cut" / train.STATE_FILE)
+            raise KeyboardInterrupt
+        return stop_at_two(self, image, labels, progress)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(train.Trainer, "train_step", interrupted)
+        weights("cut", max_steps=4)
+    resumed = weights("cut", max_steps=4, resume=True)
+    assert all(torch.equal(t, resumed.weights[name]) for name, t in whole.weights.items())
+    assert whole.provenance["steps"] == 4 and whole.provenance["data"] == ["phantom"]
+    assert whole.provenance["task"]["seed"] == 3
+    logged = json.loads((tmp_path / "whole" / train.LOG_FILE).read_text().splitlines()[-1])
+    assert set(logged["dice"]) == {"phantom", "synthetic"}
+
+
+def test_non_finite_loss_names_the_step_and_leaves_the_weights(case, task):
+    trainer = train.Trainer.create(task, 17)
+    before = [p.clone() for p in trainer.model.parameters()]
+    trainer.step = 41
+    with pytest.raises(TrainingError, match="step 41: loss nan"):
+        trainer.train_step(torch.full((1, 1, 32, 32, 32), math.nan), torch.zeros(1, 32, 32, 32, dtype=torch.uint8), 0.0)
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.model.parameters(), strict=True))
+
+
+def test_state_of_another_task_or_no_state_is_refused(task, tmp_path):
+    train.Trainer.create(task, 17).save_state(tmp_path / "state.pt")
+    other = train.Trainer.create(dataclasses.replace(task, seed=4), 17)
+    with pytest.raises(TrainingError, match="another seed"):
+        other.load_state(tmp_path / "state.pt")
+    (tmp_path / "broken.pt").write_bytes(b"no state")
+    with pytest.raises(TrainingError, match=r"broken\.pt: not a training state"):
+        other.load_state(tmp_path / "broken.pt")
+
+
+def test_flat_windows_run_in_fp32_and_others_in_bf16():
+    for shape, expected in (((16, 48, 48), torch.float32), ((32, 32, 32), torch.bfloat16)):
+        with autocast_for(torch.zeros(1, 1, *shape), "bf16"):
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == expected
+
+
+def test_shipped_task_loads_and_its_overrides_hold():
+    from threedme_ros.share import share_path
+
+    task = load_task(share_path("config/tasks/demo_abdomen.yaml"), minutes=5, seed=None)
+    assert task.minutes == 5 and task.seed == 20 and set(task.cases) == {"A", "B"}
+    assert Anatomy.from_yaml(share_path(task.anatomy)).num_classes == 17
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("name: x\nanatomy: a\ncases: {A: 1}\nminuts: 3", r"unknown keys \['minuts'\]"),
+        ("name: x\nanatomy: a\ncases: {A: 1}\nminutes: -3", "minutes -3: expected a positive number"),
+        ("name: x\nanatomy: a\ncases: {A: 1}\nmodel: huge", "model 'huge': expected one of"),
+        ("- a list", "expected a mapping"),
+        ("{", "task.yaml"),
+    ],
+)
+def test_bad_task_is_named(text, message, tmp_path):
+    (tmp_path / "task.yaml").write_text(text)
+    with pytest.raises(TrainingError, match=message):
+        load_task(tmp_path / "task.yaml")
