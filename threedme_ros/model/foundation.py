@@ -14,7 +14,6 @@ from threedme_ros.model.encoder import Encoder
 from threedme_ros.model.weights_file import CheckpointError, load_strictly, read_weights, write_weights
 
 FORMAT = "threedme-foundation-1"
-STEM = "stem2.0.weight"
 _NOT_THE_ENCODERS = ("size", "num_classes", "in_channels")
 
 
@@ -46,7 +45,8 @@ class Foundation:
         channels = encoder.config.in_channels
         if self.config.in_channels == 1 and channels > 1:
             # (C2, 8, 3, 3, 3) -> (C2, channels * 8, 3, 3, 3), the order of `space_to_depth`
-            weights[STEM] = weights[STEM].float().repeat(1, channels, 1, 1, 1) / channels
+            stem = next(name for name, t in weights.items() if name.startswith("stem2.") and t.ndim == 5)
+            weights[stem] = weights[stem].float().repeat(1, channels, 1, 1, 1) / channels
         load_strictly(encoder, weights, f"a {self.config.size} encoder of {channels} input channels")
 
 

@@ -30,8 +30,9 @@ from .crops import Crop, CropStream, RankBatches
 from .data import TrainingError
 from .distributed import launch_fabric
 from .masking import token_edges_mm
+from .norm_statistics import with_own_statistics, with_unmasked_statistics
 from .precision import keep_norms_in_fp32
-from .pretrain_exam import examine
+from .pretrain_exam import examine, fixed_crops
 from .pretrain_task import PretrainTask
 from .preview import draw_preview
 from .reconstruction import reconstruction_loss
@@ -42,6 +43,7 @@ from .volume_cache import CachedVolume
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
 
+NORM_WINDOWS = 16
 FREE_TO_CHANGE = ("workers", "save_every", "batch_size", "accumulate")
 """What may differ when a run goes on: how it is carried out, not what it computes (the windows a step are checked)."""
 
@@ -57,18 +59,25 @@ class PretrainResult:
     exam: dict[str, dict]
 
 
-class _MixedForward(nn.Module):
-    """The network as Fabric calls it. On the CPU, windows of two stride-8 places leave bf16: see `autocast_for`."""
+class _WindowByWindow(nn.Module):
+    """The network as Fabric calls it: each window of a batch alone, so that norms see that window's statistics only.
+
+    What a window teaches then does not depend on which others share its batch or its process: two processes have the
+    gradient of one with twice the batch, exactly. On the CPU, windows of two stride-8 places leave bf16: see
+    `autocast_for`.
+    """
 
     def __init__(self, model: MaskedAutoencoder) -> None:
         super().__init__()
         self.model = model
 
-    def forward(self, image: Tensor, mask: Tensor) -> Tensor:
-        if image.device.type == "cpu" and min(image.shape[2:]) <= ModelConfig.STRIDE:
-            with torch.autocast("cpu", enabled=False):
-                return self.model(image.float(), mask)
-        return self.model(image, mask)
+    def forward(self, images: Tensor, masks: Tensor) -> Tensor:
+        thin = images.device.type == "cpu" and min(images.shape[2:]) <= ModelConfig.STRIDE
+        if thin:
+            images = images.float()  # which Fabric has cast
+        with torch.autocast("cpu", enabled=False) if thin else nullcontext():
+            pairs = zip(images.split(1), masks.split(1), strict=True)
+            return torch.cat([self.model(image, mask) for image, mask in pairs])
 
 
 class Pretrainer:
@@ -84,7 +93,7 @@ class Pretrainer:
         vectors = [p for p in self.model.parameters() if p.ndim <= 1]
         groups = [{"params": matrices, "weight_decay": task.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
         self.optimiser = torch.optim.AdamW(groups, lr=task.learning_rate, betas=(0.9, 0.95), foreach=True)
-        self._forward, self._optimiser = fabric.setup(_MixedForward(self.model), self.optimiser)
+        self._forward, self._optimiser = fabric.setup(_WindowByWindow(self.model), self.optimiser)
         self.average = MovingAverage(self.model, task.ema_decay)
 
     def train_step(self, batches: Iterator[Crop]) -> dict:
@@ -172,7 +181,10 @@ def pretrain(
     def save(exam: dict | None = None) -> str:
         folder.write_state(identity | run.state())
         provenance = _provenance(run, volumes, skipped, fabric.world_size) | ({"exam": exam} if exam else {})
-        return save_foundation(folder.foundation, run.average.model.encoder, task.preprocessing, provenance)
+        encoder = with_unmasked_statistics(
+            run.average.model.encoder, fixed_crops(task, volumes, 0.0, count=NORM_WINDOWS)
+        )
+        return save_foundation(folder.foundation, encoder, task.preprocessing, provenance)
 
     batches = iter(_loader(stream, task, run.step, fabric))
     result = None
@@ -184,11 +196,12 @@ def pretrain(
                 if run.step % task.save_every == 0 and run.step < task.steps:
                     save()
         if record:
-            exam = examine(run.average.model, task, volumes)
+            model = with_own_statistics(run.average.model)
+            exam = examine(model, task, volumes)
             record.exam(run.step, exam)
             result = PretrainResult(folder.foundation, save(exam), run.step, record.final_loss(), exam)
             if preview is not None:
-                draw_preview(Path(preview), run.average.model, task, volumes)
+                draw_preview(Path(preview), model, task, volumes)
     return fabric.broadcast(result)
 
 
