@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 
 import numpy as np
 import torch
@@ -138,8 +139,8 @@ class Trainer:
         try:
             state = torch.load(path, weights_only=True)
             task = json.loads(state["task"])
-        except (OSError, RuntimeError, KeyError, ValueError) as error:
-            raise TrainingError(f"{path}: not a training state ({error})") from error
+        except (OSError, EOFError, RuntimeError, KeyError, ValueError, UnpicklingError) as error:
+            raise TrainingError(f"{path}: not a training state ({type(error).__name__})") from error
         mine = json.loads(json.dumps(self.task.as_dict()))
         changed = [key for key in mine if mine[key] != task.get(key) and key not in ("minutes", "workers")]
         if changed:
