@@ -27,7 +27,7 @@ from threedme_ros.share import share_path
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `perceiving`, which the tests of this folder share
 
-START_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 90.0
 STOP_TIMEOUT_S = 60.0
 _domains = itertools.count(os.getpid())
 

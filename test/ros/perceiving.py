@@ -42,7 +42,9 @@ class Perceiving:
         self.publisher = self.domain.node.create_publisher(CompressedImage, f"{namespace}/volume", VOLUMES)
 
     def wait_for_subscription(self) -> None:
-        self.domain.spin_until(self.publisher.get_subscription_count, 120.0, "volume is not subscribed")
+        """Until the node sees our publisher, too: what is sent before that is lost."""
+        connected = lambda: self.publisher.get_subscription_count() and int(self.diagnostics.get("volume_sources", 0))  # noqa: E731
+        self.domain.spin_until(connected, 120.0, "volume is not subscribed")
 
     @property
     def diagnostics(self) -> dict[str, str]:

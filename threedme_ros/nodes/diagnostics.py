@@ -21,6 +21,8 @@ class Health:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.counts = dict.fromkeys(("seen", "segmented", "replaced", "refused", "failed", "ignored"), 0)
+        self.sources = 0
+        """Publishers connected to `volume`."""
         self.last_error = ""
         self._broken = False  # the last outcome was an error of ours, not of the input
         self._stale_reason = ""
@@ -84,6 +86,7 @@ class Health:
             values = {
                 "state": state,
                 **engine,
+                "volume_sources": self.sources,
                 **{f"volumes_{what}": n for what, n in self.counts.items()},
                 "age_of_last_result_s": "" if age_s is None else f"{age_s:.3f}",
                 "anatomy": "none" if age_s is None else "stale" if stale_reason else "current",

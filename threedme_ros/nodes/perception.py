@@ -158,7 +158,7 @@ class PerceptionNode(LifecycleNode):
             super().on_activate(state)
             self._publish_label_info()
             self._worker.start()
-            events = subscription_events(self, "volume", VOLUMES, self._warn)
+            events = subscription_events(self, "volume", VOLUMES, self._warn, self._on_sources)
             self._volumes = self.create_subscription(
                 CompressedImage, "volume", self._worker.submit, VOLUMES, event_callbacks=events
             )
@@ -180,6 +180,7 @@ class PerceptionNode(LifecycleNode):
         if self._obstacle_timer:
             self.destroy_timer(self._obstacle_timer)
         self._volumes = self._obstacle_timer = None
+        self._health.sources = 0
         if self._worker:
             self._worker.stop(STOP_TIMEOUT_S)
 
@@ -229,6 +230,10 @@ class PerceptionNode(LifecycleNode):
     def _repeat_obstacles(self) -> None:
         if obstacles := self._worker.last_obstacles:
             self._outputs["anatomy/obstacles"].publish(obstacles)
+
+    def _on_sources(self, connected: int) -> None:
+        self._health.sources = connected
+        self._publish_diagnostics()
 
     def _warn(self, line: str) -> None:
         self._health.warn(line)

@@ -22,14 +22,15 @@ def publisher_events(node, topic: str, ours: QoSProfile, report) -> PublisherEve
     return PublisherEventCallbacks(incompatible_qos=mismatch)
 
 
-def subscription_events(node, topic: str, ours: QoSProfile, report) -> SubscriptionEventCallbacks:
-    """Calls ``report(line)`` when a publisher on ``topic`` offers less than ``ours`` asks for."""
+def subscription_events(node, topic: str, ours: QoSProfile, report, matched) -> SubscriptionEventCallbacks:
+    """Calls ``report(line)`` when a publisher on ``topic`` offers less than ``ours`` asks for, and ``matched(n)`` with
+    the number of publishers connected whenever that changes."""
 
     def mismatch(event) -> None:
         others = node.get_publishers_info_by_topic(node.resolve_topic_name(topic))
         report(_mismatch(topic, "publisher", event, f"requests {describe(ours)}", others))
 
-    return SubscriptionEventCallbacks(incompatible_qos=mismatch)
+    return SubscriptionEventCallbacks(incompatible_qos=mismatch, matched=lambda event: matched(event.current_count))
 
 
 def describe(qos: QoSProfile) -> str:

@@ -34,6 +34,8 @@ ACKNOWLEDGE_TIMEOUT_S = 30.0
 PROGRESS_PERIOD_S = 5.0
 WAITING_PERIOD_S = 60.0
 SUBSCRIBER_POLL_S = 0.1
+SETTLE_S = 0.5
+"""We see a subscriber a moment before it sees us; what is sent in between is lost to a volatile subscription."""
 
 
 class VolumePlayer(Node):
@@ -50,6 +52,7 @@ class VolumePlayer(Node):
         self._total = self._parameters.count or (0 if self._parameters.loop else len(self._volumes))
         self._encoded: dict[int, CompressedImage] = {}
         self._published = 0
+        self._matched_s: float | None = None
         events = publisher_events(self, "volume", VOLUMES, self.get_logger().warning)
         self._publisher = self.create_publisher(CompressedImage, "volume", VOLUMES, event_callbacks=events)
         self._timer = self.create_timer(SUBSCRIBER_POLL_S, self._begin)
@@ -67,6 +70,10 @@ class VolumePlayer(Node):
     def _begin(self) -> None:
         if self._parameters.wait_for_subscriber and not self._publisher.get_subscription_count():
             self.get_logger().info("waiting for a subscriber", throttle_duration_sec=WAITING_PERIOD_S)
+            return
+        if self._matched_s is None:
+            self._matched_s = time.monotonic()
+        if self._parameters.wait_for_subscriber and time.monotonic() < self._matched_s + SETTLE_S:
             return
         self.destroy_timer(self._timer)
         self._timer = self.create_timer(1 / self._parameters.rate, self._publish_next)
