@@ -16,9 +16,12 @@ import threedme_ros
 COMMANDS = {
     "demo": "one real CT through the running ROS 2 nodes: pictures, report, figures",
     "segment": "segment a volume file or a DICOM folder, without ROS",
-    "evaluate": "Dice, surface Dice and HD95 of a checkpoint on the sample patients",
+    "evaluate": "a checkpoint on the sample patients, or on a task's held-out cases: report and pictures",
     "train-demo": "train the shipped checkpoint again, from the two training patients",
     "pretrain": "a foundation from unlabelled volumes, by progressive masking; torchrun for many GPUs",
+    "tasks": "the tasks a foundation can be adapted to: data, papers, published figures",
+    "finetune": "adapt a foundation to a task: frozen encoder, low-rank adapters, or everything",
+    "predict": "segment a folder of scans: resumable, shared out over torchrun or SLURM, one report",
     "info": "what a checkpoint is: model, label table, preprocessing, provenance, hash",
 }
 
