@@ -198,6 +198,8 @@ def finetune(
             folder.write_state(identity | run.state())
             figures = {"steps": run.step, "loss": record.final_loss(), "seconds": round(time.monotonic() - began, 1)}
             model = copy.deepcopy(run.average.model).cpu()
+            for mine, its in zip(model.parameters(), run.model.parameters(), strict=True):
+                mine.requires_grad_(its.requires_grad)  # an average itself trains nothing
             summary = write_products(
                 folder.path, task, model, start.adaptation, start.foundation, run.new_stem, figures, about or {}
             )
