@@ -19,6 +19,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray
@@ -98,6 +99,7 @@ class IgtlBridge(Node):
         if not parameters.frame_id:
             raise ParameterError("frame_id '': expected the name of the patient frame")
         self._tally = Tally(*COUNTS)
+        self._sources = {"labels": 0, "anatomy/markers": 0}  # publishers that feed us
         self._shown: set[str] = set()  # structures the peers have a surface of
         warn = self.get_logger().warning
         self._volumes = self.create_publisher(
@@ -112,7 +114,7 @@ class IgtlBridge(Node):
         self._workers = [Worker(self._send_labels, "igtl labels"), Worker(self._send_surfaces, "igtl surfaces")]
         inputs = ((CompressedImage, "labels"), (MarkerArray, "anatomy/markers"))
         for (kind, topic), worker in zip(inputs, self._workers, strict=True):
-            events = subscription_events(self, topic, RESULTS, warn)
+            events = subscription_events(self, topic, RESULTS, warn, partial(self._sources.__setitem__, topic))
             self.create_subscription(kind, topic, worker.submit, RESULTS, event_callbacks=events)
         self.create_subscription(TransformStamped, "igtl/transform_out", self._send_transform, TRANSFORM_DEPTH)
         self.create_timer(DIAGNOSTICS_PERIOD_S, self._publish_diagnostics)
@@ -249,6 +251,7 @@ class IgtlBridge(Node):
     def _publish_diagnostics(self) -> None:
         parameters, peers = self._parameters, self._links.count
         values = {"role": parameters.role, "address": f"{parameters.host}:{parameters.port}", "peers": peers}
+        values |= {f"sources of {topic}": count for topic, count in self._sources.items()}
         status = self._tally.status(self.get_fully_qualified_name(), f"{peers} peers", time.monotonic(), values)
         self._diagnostics.publish(diagnostics_message(status, self.get_clock().now().to_msg()))
 
