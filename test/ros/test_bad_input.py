@@ -14,7 +14,7 @@ from perceiving import Perceiving, next_stamp
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header
 
-from threedme_ros.nodes.messages import byte_array, volume_message
+from threedme_ros.nodes.messages import byte_array
 from threedme_ros.phantom import phantom
 from threedme_ros.volume_io import volume_to_bytes
 
@@ -139,17 +139,6 @@ def test_bad_volume_is_refused_and_the_next_good_one_segmented(node, domain, cha
 
     node.segment(IMAGE)
     assert (node.diagnostics["anatomy"], node.count("refused")) == ("current", refused + 1)
-
-
-def test_bad_header_cannot_replace_a_good_volume_that_waits(node, domain):
-    """Headers are checked before the slot: the good volume sent just before a bad one is still segmented."""
-    segmented, refused = node.count("segmented"), node.count("refused")
-    stamps = [node.send(volume_message(IMAGE, next_stamp())) for _ in range(2)]
-    domain.spin_until(lambda: node.count("seen") - node.count("refused") >= 2)
-    bad = CompressedImage(header=Header(stamp=next_stamp()), format="nifti")
-    node.send(bad)
-    domain.spin_until(lambda: node.count("refused") == refused + 1 and node.count("segmented") > segmented)
-    domain.spin_until(lambda: node.last("labels").header.stamp == stamps[-1], what="the good volume got lost")
 
 
 def test_node_outlived_it_all_and_counted_everything(node):

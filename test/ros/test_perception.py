@@ -26,7 +26,7 @@ ANATOMY = Anatomy.from_yaml(share_path("config/anatomy.yaml"))
 @pytest.fixture(scope="module")
 def image() -> Volume:
     """An oblique phantom in a frame of its own."""
-    image = phantom((40, 32, 36), (9.0, 8.0, 12.0))[0]
+    image = phantom((40, 32, 44), (9.0, 8.0, 9.5))[0]
     tilt = np.eye(4)
     tilt[:2, :2] = [[np.cos(0.1), -np.sin(0.1)], [np.sin(0.1), np.cos(0.1)]]
     tilt[:3, 3] = (11.5, -7.25, 300.0)
