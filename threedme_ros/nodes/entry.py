@@ -37,7 +37,7 @@ def run_node(create: Callable[[], Node], args: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     finally:
-        # Under `ros2 launch` ctrl-C comes twice, from the terminal and from launch: the second must not cut the release.
+        # Under `ros2 launch` ctrl-C comes twice (terminal, launch): the second must not cut the release short.
         uninstall_signal_handlers()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         if node is not None:
