@@ -21,18 +21,16 @@ def launch_fabric(precision: str, accelerator: str = "auto", devices: int | None
         from lightning.fabric import Fabric
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"{error.name} is needed to train: pip install 'threedme_ros[train]'") from error
-    if os.environ.get("LT_CLI_USED"):  # `fabric run` has set the accelerator, strategy, devices and nodes
-        fabric = Fabric(precision=FABRIC_PRECISION[precision])
-    else:
-        devices = int(os.environ.get("LOCAL_WORLD_SIZE", devices or 1))
-        nodes = int(os.environ.get("GROUP_WORLD_SIZE", nodes))
-        strategy = "ddp" if devices * nodes > 1 else "auto"
-        fabric = Fabric(
-            accelerator=accelerator,
-            strategy=strategy,
-            devices=devices,
-            num_nodes=nodes,
-            precision=FABRIC_PRECISION[precision],
-        )
+    if os.environ.get("LT_CLI_USED"):  # `fabric run` has set the accelerator, strategy, devices and nodes, and launched
+        return Fabric(precision=FABRIC_PRECISION[precision])
+    devices = int(os.environ.get("LOCAL_WORLD_SIZE", devices or 1))
+    nodes = int(os.environ.get("GROUP_WORLD_SIZE", nodes))
+    fabric = Fabric(
+        accelerator=accelerator,
+        strategy="ddp" if devices * nodes > 1 else "auto",
+        devices=devices,
+        num_nodes=nodes,
+        precision=FABRIC_PRECISION[precision],
+    )
     fabric.launch()
     return fabric

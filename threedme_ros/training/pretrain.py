@@ -156,11 +156,12 @@ def pretrain(
 ) -> PretrainResult:
     """Run ``task`` on ``volumes`` in the folder ``output``; every rank calls it, rank 0 writes.
 
-    resume: go on from ``output``/state.pt, or begin where there is none. preview: a folder for the picture of what the
-    network restores. skipped: cases left out, for the provenance. TrainingError: the folder holds another
-    run, or a loss is not finite (the last state stays). OSError: the disk is full (the last state stays).
+    fabric: None is one process on the best device of this machine. resume: go on from ``output``/state.pt, or begin
+    where there is none. preview: a folder for the picture of what the network restores. skipped: cases left out, for
+    the provenance. TrainingError: the folder holds another run, or a loss is not finite (the last state stays).
+    OSError: the disk is full (the last state stays).
     """
-    fabric = fabric or launch_fabric(task.precision, "cpu")
+    fabric = fabric or launch_fabric(task.precision)
     run, folder = Pretrainer(task, fabric), RunFolder(output)
     stream = _stream(task, volumes, fabric.world_size)
     identity = {

@@ -123,7 +123,7 @@ def _describe(axis, hardness: float, masking: Masking, realised: float, error: f
     axis.text(y=0.42, s=f"{realised:.1%} hidden", color=EDGE, fontsize=13, **place)
     axis.text(y=0.29, s=f"blocks of {tokens} tokens", color=TEXT, fontsize=10, **place)
     axis.text(y=0.18, s=f"{size} mm (S x A x R)", color=FAINT, fontsize=9, **place)
-    axis.text(y=0.07, s=f"mean error {error:.3f} on hidden voxels", color=FAINT, fontsize=9, **place)
+    axis.text(y=0.07, s=f"mean error there {error:.3f}", color=FAINT, fontsize=9, **place)
 
 
 def _head(figure, top_row: np.ndarray, task: PretrainTask) -> None:
