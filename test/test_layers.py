@@ -67,6 +67,7 @@ def unguarded(tree: ast.AST) -> Iterator[ast.AST]:
     """The statements that run when the module is imported and that no `except ModuleNotFoundError` covers."""
     for node in ast.iter_child_nodes(tree):
         guarded = isinstance(node, ast.Try) and "ModuleNotFoundError" in ast.dump(node)
+        guarded |= isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"  # which is false at run time
         if not guarded and not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             yield node
             yield from unguarded(node)
