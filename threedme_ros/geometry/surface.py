@@ -91,7 +91,7 @@ def _mesh(lattice: Lattice, box: tuple[slice, ...], label: int, max_faces: int, 
     if count < least_voxels:
         return None
     spacing = np.array(grid.spacing_mm)
-    area = _voxel_face_area(mask, spacing) / VOXEL_FACE_EXCESS
+    area = voxel_face_area(mask, spacing) / VOXEL_FACE_EXCESS
     # An affine that mirrors turns the winding inside out.
     mirrored = np.linalg.det(lattice.affine[:3, :3]) < 0
     corner = np.array([b.start for b in box])
@@ -133,7 +133,7 @@ def simplified(
     return vertices, faces
 
 
-def _voxel_face_area(mask: np.ndarray, spacing_mm: np.ndarray) -> float:
+def voxel_face_area(mask: np.ndarray, spacing_mm: np.ndarray) -> float:
     """mm^2 of the voxel faces between inside and outside, those on the box's border included."""
     area = 0.0
     for axis in range(3):
