@@ -60,7 +60,7 @@ def test_the_twelve_tasks_are_there(capsys):
 
 @pytest.mark.parametrize("name", SEGMENTATION)
 def test_segmentation_task_end_to_end(name, dataset, tiny_foundation, tmp_path, capsys):
-    steps = 100 if name == "btcv" else 16  # until something is found
+    steps = 60 if name == "btcv" else 16  # until something is found
     task, data, runs = small_task(name, tmp_path, steps=steps), dataset(name), tmp_path / "run"
     run("finetune", task, "--data", data, "--output", runs, "--foundation", tiny_foundation)
     assert "parameters (" in capsys.readouterr().out  # the share that was trained
