@@ -74,8 +74,10 @@ def _segmentation(task, trained, arguments: argparse.Namespace, output: Path) ->
     from threedme_ros.training.task_evaluation import evaluate_segmentation
 
     split = find_split(task, arguments.data, arguments.fold)
+    # cases come in many shapes, and the other engines build for each
+    engine = "torch" if arguments.engine == "auto" else arguments.engine
     try:
-        segmenter = Segmenter(trained, engine=arguments.engine, device=arguments.device, modality=task.modalities)
+        segmenter = Segmenter(trained, engine=engine, device=arguments.device, modality=task.modalities)
     except EngineError as error:
         raise ValueError(str(error)) from error
     try:

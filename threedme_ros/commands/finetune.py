@@ -111,6 +111,7 @@ def _cases(task, arguments: argparse.Namespace, output: Path, fabric, say):
         cache=arguments.cache or output / "prepared",
         skip_bad_cases=arguments.skip_bad_cases,
         workers=task.recipe.workers,
+        start=fabric.global_rank / fabric.world_size,
         progress=partial(_bar, shown=fabric.is_global_zero),
     )
     good, bad = prepare(split.training)

@@ -87,18 +87,25 @@ def prepare_cases(
     *,
     skip_bad_cases: bool = False,
     workers: int = 1,
+    start: float = 0.0,
     progress: Callable[[Iterator, int], Iterator] = lambda items, total: items,
 ) -> tuple[list[PreparedCase], list[BadCase]]:
     """Read, check and prepare every case, from ``cache`` where it is done; and those that cannot be used.
 
-    A bad case is a DatasetError that names it and its file, unless ``skip_bad_cases``. OSError if the disk is full.
+    start: the share of the cases to begin behind; ranks that share a cache begin at different ones and find each
+    other's work done. A bad case is a DatasetError that names it and its file, unless ``skip_bad_cases``. OSError if
+    the disk is full.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    good, bad = [], []
-    for result in progress(map_cases(partial(_prepared, task=task, cache=cache), list(cases), workers), len(cases)):
+    first = int(start * len(cases))
+    turn = [*cases[first:], *cases[:first]]
+    done: dict[str, PreparedCase | BadCase] = {}
+    for result in progress(map_cases(partial(_prepared, task=task, cache=cache), turn, workers), len(turn)):
         if isinstance(result, BadCase) and not skip_bad_cases:
             raise DatasetError(f"case {result.name}: {result.reason}; --skip-bad-cases goes on without such cases")
-        (bad if isinstance(result, BadCase) else good).append(result)
+        done[result.name] = result
+    good = [done[case.name] for case in cases if isinstance(done[case.name], PreparedCase)]
+    bad = [done[case.name] for case in cases if isinstance(done[case.name], BadCase)]
     if not good:
         raise DatasetError(f"none of {len(bad)} cases can be used; the first, {bad[0].name}: {bad[0].reason}")
     return good, bad
