@@ -82,7 +82,7 @@ def test_scripts_go_where_ros2_run_looks_and_run_under_the_active_environment():
 
 def test_console_scripts_point_at_functions(setup_arguments):
     scripts = dict(entry.split(" = ") for entry in setup_arguments["entry_points"]["console_scripts"])
-    assert set(scripts) == {"threedme", "perception", "volume_player"}
+    assert set(scripts) == {"threedme", "perception", "volume_player", "igtl_bridge", "dicom_receiver"}
     for target in scripts.values():
         module, function = target.split(":")
         assert callable(getattr(importlib.import_module(module), function))
@@ -120,7 +120,9 @@ def test_ros_is_not_required_from_pip(setup_arguments):
 
 def test_every_direct_dependency_of_make_is_pinned(setup_arguments):
     extras = setup_arguments["extras_require"]
-    needed = setup_arguments["install_requires"] + extras["ros"] + extras["train"] + extras["test"]
+    needed = sum(
+        (extras[name] for name in ("ros", "igtl", "dicom", "train", "test")), setup_arguments["install_requires"]
+    )
     assert {distribution(requirement) for requirement in needed} == set(pins("constraints.txt"))
     assert "-c constraints.txt" in (ROOT / "Makefile").read_text()
 

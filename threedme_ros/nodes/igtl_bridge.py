@@ -128,6 +128,8 @@ class IgtlBridge(Node):
         self.get_logger().info(f"connected to {peer}")
 
     def disconnected(self, peer: str, reason: str, fault: bool) -> None:
+        if not self.context.ok():  # the process is ending, and its log with it
+            return
         if fault:
             self._tally.error("faults", f"{peer}: {reason}", time.monotonic())
             self.get_logger().warning(f"disconnected from {peer}: {reason}")
