@@ -1,12 +1,14 @@
-"""What engines build for a shape, kept on disk: verified when read, whole when written."""
+"""What engines build for a shape, kept on disk: verified when read, whole when written, built once at a time."""
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -17,35 +19,95 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "threedme_ros" / "engines"
 
 
-def cached_build(folder: Path, kind: str, key: tuple, build: Callable[[], bytes]) -> bytes:
+def cached_build(folder: Path, kind: str, key: tuple, build: Callable[[], bytes], *, fresh: bool = False) -> bytes:
     """What ``build()`` gives for ``key`` (every value the result depends on), from the cache if it holds it.
 
-    A file is the SHA-256 of the key and the content, then the content: one that is truncated, changed or of another
-    key is built again. It is renamed into place when complete, so that two processes can start together and one can
-    be killed while writing. A folder that cannot be written costs the cache, not the result.
+    Of processes that start together one builds and the others wait and read. fresh: build again whatever is stored.
+    ``build`` must not call this function with the same folder: it would wait for itself.
     """
-    name = hashlib.sha256(repr(key).encode()).digest()
-    path = folder / f"{kind}-{name.hex()[:24]}.cache"
+    if not fresh and (content := read_cached(folder, kind, key)) is not None:
+        return content
+    with _building(folder):
+        # another process may have built it while this one waited
+        if not fresh and (content := read_cached(folder, kind, key)) is not None:
+            return content
+        content = build()
+        _remove_leftovers(_place(folder, kind, key)[0])
+        write_cached(folder, kind, key, content)
+        return content
+
+
+def read_cached(folder: Path, kind: str, key: tuple) -> bytes | None:
+    """What is stored for ``key``; None if nothing is, or if it is truncated, changed or another key's.
+
+    A file is the SHA-256 of the key and the content, then the content.
+    """
+    path, name = _place(folder, kind, key)
     try:
         stored = path.read_bytes()
-        digest, content = stored[:32], stored[32:]
-        if digest == _digest(name, content):
-            return content
-        log.warning("%s is damaged: building it again", path)
     except FileNotFoundError:
-        pass
+        return None
     except OSError as error:
         log.warning("%s cannot be read (%s): building it again", path, error)
-    content = build()
+        return None
+    digest, content = stored[:32], stored[32:]
+    if digest == _digest(name, content):
+        return content
+    log.warning("%s is damaged: building it again", path)
+    return None
+
+
+def write_cached(folder: Path, kind: str, key: tuple, content: bytes) -> None:
+    """Store ``content``, renamed into place when complete: killed at any moment it leaves no half file to be read.
+
+    A folder that cannot be written costs the cache, not the result.
+    """
+    path, name = _place(folder, kind, key)
     try:
         _write_whole(path, _digest(name, content) + content)
     except OSError as error:
         log.warning("%s cannot be written (%s): the next start builds it again", path, error)
-    return content
+
+
+@contextmanager
+def _building(folder: Path) -> Iterator[None]:
+    """Hold the folder's lock, which ends with the process that holds it, however that ends.
+
+    One lock for all keys: builds that time the hardware, as TensorRT's do, would spoil each other's measurements.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        yield  # nothing can be stored there, so there is nothing to guard
+        return
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("another process is building in %s: waiting for it", folder)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:  # a file system without locks: two may build, each writes a whole file
+            log.debug("%s: no lock: %s", folder, error)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _place(folder: Path, kind: str, key: tuple) -> tuple[Path, bytes]:
+    name = hashlib.sha256(repr(key).encode()).digest()
+    return folder / f"{kind}-{name.hex()[:24]}.cache", name
 
 
 def _digest(name: bytes, content: bytes) -> bytes:
     return hashlib.sha256(name + content).digest()
+
+
+def _remove_leftovers(path: Path) -> None:
+    """What a process killed while writing ``path`` left; the caller holds the lock, so nobody is writing now."""
+    with suppress(OSError):
+        for leftover in path.parent.glob(f"{path.name}?*"):
+            leftover.unlink()
 
 
 def _write_whole(path: Path, data: bytes) -> None:
