@@ -1,4 +1,8 @@
-"""The network as an ONNX graph of one static shape, in operators that every runtime takes.
+"""The network as an ONNX graph of one static shape and one precision, in operators that every runtime takes.
+
+TensorRT 11 takes the type of every tensor from the graph ("strongly typed") and has no switch for another precision, so
+a half-precision graph is exported from a half-precision network: weights and features are fp16 or bf16, while input and
+outputs, the sampling of the planes, the choice of neighbours and the softmax stay fp32.
 
 TensorRT and OpenVINO refuse a 5-D GridSample, TensorRT more than 8 dimensions, and a Scatter is wrong or slow in both;
 `portability_problems` says where a graph leaves the common ground.
@@ -6,6 +10,7 @@ TensorRT and OpenVINO refuse a 5-D GridSample, TensorRT more than 8 dimensions, 
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import logging
 import warnings
@@ -17,8 +22,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from threedme_ros import model as model_package
+from threedme_ros.inference.engines.build_cache import cached_build
 
 if TYPE_CHECKING:
     import onnx
@@ -28,13 +35,14 @@ OPSET = 18
 
 INPUT, LABELS, CONFIDENCE = "volume", "labels", "confidence"
 MAX_RANK = 8
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 # fmt: off
 PORTABLE_OPERATORS = frozenset((
-    "Add", "ArgMax", "Cast", "Concat", "Conv", "Div", "Erf", "Exp", "Expand", "Gather", "Gelu", "GridSample",
-    "LayerNormalization", "MatMul", "Max", "MaxPool", "Min", "Mul", "Pad", "Pow", "Reciprocal", "ReduceMax",
-    "ReduceMean", "ReduceSum", "Relu", "Reshape", "Resize", "Slice", "Softmax", "Split", "Sqrt", "Squeeze", "Sub",
-    "TopK", "Transpose", "Unsqueeze",
+    "Add", "ArgMax", "BatchNormalization", "Cast", "Concat", "Conv", "Div", "Erf", "Exp", "Expand", "Gather", "Gelu",
+    "GridSample", "LayerNormalization", "MatMul", "Max", "MaxPool", "Min", "Mul", "Pad", "Pow", "Reciprocal",
+    "ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Resize", "Slice", "Softmax", "Split", "Sqrt", "Squeeze",
+    "Sub", "TopK", "Transpose", "Unsqueeze",
 ))
 # fmt: on
 
@@ -51,26 +59,47 @@ SOURCE_DIGEST = _source_digest()
 
 
 class Predictor(nn.Module):
-    """(1, 1, D, H, W) float32 in [-1, 1] -> labels (D, H, W) uint8, confidence (D, H, W) float32 in 0..1."""
+    """(1, 1, D, H, W) float32 in [-1, 1] -> labels (D, H, W) uint8, confidence (D, H, W) float32 in 0..1.
 
-    def __init__(self, model: nn.Module) -> None:
+    ``model`` (with `predict`) computes in ``dtype``, which its weights have already.
+    """
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.dtype = model, dtype
 
     def forward(self, volume: Tensor) -> tuple[Tensor, Tensor]:
-        labels, confidence = self.model.predict(volume)
+        labels, confidence = self.model.predict(volume.to(self.dtype))
         return labels[0].to(torch.uint8), confidence[0].float()
 
 
-def export_onnx(model: nn.Module, shape: tuple[int, int, int]) -> bytes:
-    """``model`` (with `predict`, on the CPU) for windows of ``shape`` (D, H, W) -> a self-contained ONNX file.
+def fold_norms(model: nn.Module) -> nn.Module:
+    """Every batch norm that follows a convolution in a Sequential becomes part of it, in place, while still in fp32.
 
-    Inputs and outputs are those of `Predictor`, named "volume", "labels" and "confidence".
+    (The exporter would fold them too, but in bf16 it leaves fp32 weights behind, which is no valid graph.)
     """
+    for sequence in (m for m in model.modules() if isinstance(m, nn.Sequential)):
+        for index in range(1, len(sequence)):
+            convolution, norm = sequence[index - 1], sequence[index]
+            if isinstance(convolution, nn.Conv3d) and isinstance(norm, nn.BatchNorm3d):
+                sequence[index - 1] = fuse_conv_bn_eval(convolution, norm)
+                sequence[index] = nn.Identity()
+    return model
+
+
+def export_onnx(model: nn.Module, shape: tuple[int, int, int], precision: str = "fp32") -> bytes:
+    """``model`` (with `predict`, fp32 on the CPU) for windows of ``shape`` (D, H, W) -> a self-contained ONNX file.
+
+    precision: one of `DTYPES`. Inputs and outputs are those of `Predictor`, "volume", "labels" and "confidence".
+    """
+    if precision not in DTYPES:
+        raise ValueError(f"precision {precision!r}: expected one of {sorted(DTYPES)}")
+    dtype = DTYPES[precision]
+    model = fold_norms(copy.deepcopy(model).eval()).to(dtype)
     example = torch.zeros(1, 1, *shape)
     with _quiet():
         program = torch.onnx.export(
-            Predictor(model).eval(),
+            Predictor(model, dtype).eval(),
             (example,),
             dynamo=True,
             opset_version=OPSET,
@@ -79,6 +108,17 @@ def export_onnx(model: nn.Module, shape: tuple[int, int, int]) -> bytes:
             verbose=False,
         )
     return program.model_proto.SerializeToString()
+
+
+def cached_onnx(
+    model: nn.Module, weights_hash: str, shape: tuple[int, int, int], cache_dir: Path, precision: str = "fp32"
+) -> bytes:
+    """`export_onnx`, some ten seconds of tracing, from the cache where it holds this graph."""
+    import onnx
+
+    versions = ("torch", torch.__version__, "onnx", onnx.__version__)
+    key = (weights_hash, tuple(shape), precision, SOURCE_DIGEST, *versions)
+    return cached_build(cache_dir, "onnx", key, lambda: export_onnx(model, shape, precision))
 
 
 def operators(graph: onnx.ModelProto) -> Counter[str]:

@@ -92,7 +92,7 @@ class FeatureEdge(nn.Module):
 
 def nearest_nodes(nodes: Tensor, k: int) -> Tensor:
     """Indices (B, N, min(k, N)) of the nodes with the smallest squared distance in feature space. No gradient."""
-    nodes = nodes.detach()
+    nodes = nodes.detach().float()  # a half-precision network would take other nodes for the nearest
     square = nodes.square().sum(-1)
     closeness = 2 * nodes @ nodes.transpose(1, 2) - square[:, None, :]  # less |x_i|^2, the same for a whole row
     return closeness.topk(min(k, nodes.shape[1]), dim=-1).indices
