@@ -124,7 +124,8 @@ def test_warnings_of_the_preprocess_are_passed_on(thresholds) -> None:
 
 def test_describe_names_the_engine_and_the_checkpoint(thresholds) -> None:
     assert Segmenter(thresholds, engine="torch", precision="bf16").describe() == {
-        "engine": "torch", "precision": "bf16", "device": "cpu", "checkpoint": "0" * 16, "size": "small",
+        "engine": "torch", "precision": "bf16", "device": "cpu", "agreement": "100.000%", "refused": "",
+        "checkpoint": "0" * 16, "size": "small",
     }  # fmt: skip
 
 

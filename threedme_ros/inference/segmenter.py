@@ -12,7 +12,9 @@ import numpy as np
 import torch
 
 from threedme_ros.inference.channels import prepare_channels
-from threedme_ros.inference.engines import Engine, EngineError, select_engine
+from threedme_ros.inference.choice import open_engine
+from threedme_ros.inference.engines import Engine, EngineError
+from threedme_ros.inference.parity import DEFAULT_MIN_AGREEMENT
 from threedme_ros.inference.preprocess import MODALITIES, PADDING_VALUE, prepare, restore_labels
 from threedme_ros.inference.tiling import plan_windows
 from threedme_ros.volume import Volume
@@ -44,12 +46,14 @@ class Segmentation:
 
 
 class Segmenter:
-    """One checkpoint on one engine, for one thread.
+    """One checkpoint on one engine at a time, for one thread.
 
-    engine: a name for `select_engine`, or an engine. threads: 0 leaves the defaults; a number also sets torch's, for
-    the whole process. max_window_voxels: larger volumes go through in tiles; None chooses by the network's size.
-    modality: as for `prepare`, or one for each channel of a network of several, which the torch engine runs.
-    cache_dir: where built engines are kept.
+    engine: "auto", one of `ENGINES` to try first, or an engine. device: "auto", "cpu", "cuda" or "cuda:N". precision:
+    one of `PRECISIONS`. An engine whose labels agree with torch's in fp32 on less than ``min_agreement`` of a probe
+    volume, or that fails, makes way for the next (`EngineChain`); a named one that cannot even be made is an error.
+    threads: 0 leaves the defaults; a number also sets torch's, for the whole process. max_window_voxels: larger volumes
+    go through in tiles; None chooses by the network's size. modality: as for `prepare`, or one for each channel of a
+    network of several, which the torch engine runs. cache_dir: where built engines are kept.
     Raises ValueError for a bad argument and EngineError for an engine that cannot be made.
     """
 
@@ -58,9 +62,10 @@ class Segmenter:
         checkpoint: Checkpoint,
         *,
         engine: str | Engine = "auto",
-        device: str = "cpu",
-        precision: str = "fp32",
+        device: str = "auto",
+        precision: str = "auto",
         threads: int = 0,
+        min_agreement: float = DEFAULT_MIN_AGREEMENT,
         max_window_voxels: int | None = None,
         modality: str | Sequence[str] = "auto",
         cache_dir: Path | None = None,
@@ -71,25 +76,34 @@ class Segmenter:
             raise ValueError(
                 f"modality {modality!r}: expected one of {MODALITIES}, or one for each of {channels} channels"
             )
-        if channels > 1 and isinstance(engine, str) and engine not in ("auto", "torch"):
-            raise EngineError(f"{engine}: {channels} input channels: only the torch engine takes more than one")
         if threads < 0:
             raise ValueError(f"threads {threads}: expected 0 (the default) or more")
         self.checkpoint, self.modalities = checkpoint, modalities
-        self.max_window_voxels = max_window_voxels or default_window_voxels(checkpoint.config)
-        plan_windows(WARM_UP_SHAPE, self.max_window_voxels)  # refuse a limit that no halo fits, before any volume
+        window_voxels = max_window_voxels or default_window_voxels(checkpoint.config)
+        plan_windows(WARM_UP_SHAPE, window_voxels)  # refuse a limit that no halo fits, before any volume
         if threads:
             torch.set_num_threads(threads)
-        if isinstance(engine, str):
-            engine = select_engine(
-                "torch" if channels > 1 else engine,
-                checkpoint,
-                device=device,
-                precision=precision,
-                threads=threads,
-                cache_dir=cache_dir,
-            )
-        self.engine = engine
+        self._chain = open_engine(
+            checkpoint,
+            engine,
+            device=device,
+            precision=precision,
+            threads=threads,
+            min_agreement=min_agreement,
+            cache_dir=cache_dir,
+            probe_shape=WARM_UP_SHAPE,
+            window_voxels=window_voxels,
+        )
+
+    @property
+    def engine(self) -> Engine:
+        """The one that runs now."""
+        return self._chain.engine
+
+    @property
+    def max_window_voxels(self) -> int:
+        """Larger volumes go through in tiles. It shrinks when memory runs out."""
+        return self._chain.window_voxels
 
     def segment(self, volume: Volume | Sequence[Volume]) -> Segmentation:
         """``volume``, or the volumes of a network of several channels, all on one grid.
@@ -119,17 +133,11 @@ class Segmenter:
         return Segmentation(volume.with_voxels(labels), volume.with_voxels(confidence), timings, warnings)
 
     def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The prepared (D, H, W) or (C, D, H, W) -> labels uint8, confidence float32 (D, H, W), whole or in tiles."""
-        shape = x.shape[-3:]
-        labels, confidence = np.empty(shape, np.uint8), np.empty(shape, np.float32)
-        for window in plan_windows(shape, self.max_window_voxels):
-            part = window.cut(x) if x.ndim == 3 else np.stack([window.cut(channel) for channel in x])
-            found, certainty = self.engine.run(part)
-            labels[window.kept] = found[window.kept_inside]
-            confidence[window.kept] = certainty[window.kept_inside]
-        if not np.isfinite(confidence.sum()):  # one NaN or infinity makes the sum one
-            raise EngineError(f"{self.engine.name}: the network's output is not finite")
-        return labels, confidence
+        """The prepared (D, H, W) or (C, D, H, W) -> labels uint8, confidence float32 (D, H, W), whole or in tiles.
+
+        Out of memory it goes on with smaller windows, then, as after any failure, with the next engine.
+        """
+        return self._chain.attempt(lambda engine, window_voxels: _predict(engine, x, window_voxels))
 
     def warm_up(self, shape: tuple[int, int, int] | None = None) -> float:
         """Build and run the engine once for volumes of ``shape`` (D, H, W) at the model's spacing. Returns seconds.
@@ -143,18 +151,38 @@ class Segmenter:
         return perf_counter() - started
 
     def describe(self) -> dict[str, str]:
-        """What diagnostics show: engine, precision, device, checkpoint (hash) and size."""
+        """What diagnostics show now.
+
+        engine, precision, device; agreement: with the reference on the probe, in percent; refused: the engines before
+        this one and why they do not run, empty for the preferred one; checkpoint (hash) and size.
+        """
+        share = self._chain.agreement
         return {
             "engine": self.engine.name,
             "precision": self.engine.precision,
             "device": self.engine.device,
+            "agreement": "" if share is None else f"{share:.3%}",
+            "refused": "; ".join(self._chain.refused),
             "checkpoint": self.checkpoint.hash,
             "size": self.checkpoint.config.size,
         }
 
     def close(self) -> None:
         """Free the engine. Calling it twice does no harm."""
-        self.engine.close()
+        self._chain.close()
+
+
+def _predict(engine: Engine, x: np.ndarray, window_voxels: int) -> tuple[np.ndarray, np.ndarray]:
+    shape = x.shape[-3:]
+    labels, confidence = np.empty(shape, np.uint8), np.empty(shape, np.float32)
+    for window in plan_windows(shape, window_voxels):
+        part = window.cut(x) if x.ndim == 3 else np.stack([window.cut(channel) for channel in x])
+        found, certainty = engine.run(part)
+        labels[window.kept] = found[window.kept_inside]
+        confidence[window.kept] = certainty[window.kept_inside]
+    if not np.isfinite(confidence.sum()):  # one NaN or infinity makes the sum one
+        raise EngineError(f"{engine.name}: the network's output is not finite")
+    return labels, confidence
 
 
 def default_window_voxels(config: ModelConfig) -> int:

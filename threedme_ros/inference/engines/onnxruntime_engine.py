@@ -6,12 +6,11 @@ from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import nn
 
-from threedme_ros.inference.engines import EngineError
-from threedme_ros.inference.engines.build_cache import cached_build, default_cache_dir
-from threedme_ros.inference.export import CONFIDENCE, INPUT, LABELS, SOURCE_DIGEST, export_onnx
+from threedme_ros.inference.engines import EngineError, failure
+from threedme_ros.inference.engines.build_cache import default_cache_dir
+from threedme_ros.inference.export import CONFIDENCE, INPUT, LABELS, cached_onnx
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 MAX_SESSIONS = 2
@@ -33,14 +32,14 @@ class OnnxRuntimeEngine:
         weights_hash: str,
         *,
         device: str = "cpu",
-        precision: str = "fp32",
+        precision: str = "auto",
         threads: int = 0,
         cache_dir: Path | None = None,
     ) -> None:
         import onnxruntime
 
-        if precision != self.precision:
-            raise EngineError(f"onnxruntime: precision {precision!r}: expected {self.precision!r}")
+        if precision not in ("auto", self.precision):
+            raise EngineError(f"onnxruntime: precision {precision!r}: expected auto or {self.precision!r}")
         kind, _, index = device.partition(":")
         if PROVIDERS.get(kind) not in onnxruntime.get_available_providers():
             raise EngineError(
@@ -58,7 +57,7 @@ class OnnxRuntimeEngine:
         try:
             labels, confidence = session.run([LABELS, CONFIDENCE], {INPUT: window[None, None]})
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
-            raise EngineError(f"onnxruntime: window {window.shape}: {error}") from error
+            raise failure(self.name, window, error) from error
         return labels, confidence
 
     def close(self) -> None:
@@ -76,7 +75,6 @@ class OnnxRuntimeEngine:
         return self._sessions[shape]
 
     def _build(self, shape: tuple[int, ...]):
-        import onnx
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -85,9 +83,8 @@ class OnnxRuntimeEngine:
             False  # its one big block is 1.7 times what is live: 5.7 GB, not 3.3, at 256x256x128
         )
         options.log_severity_level = 3
-        key = (self._weights_hash, shape, SOURCE_DIGEST, "torch", torch.__version__, "onnx", onnx.__version__)
         try:
-            graph = cached_build(self._cache_dir, "onnx", key, lambda: export_onnx(self._model, shape))
+            graph = cached_onnx(self._model, self._weights_hash, shape, self._cache_dir)
             return onnxruntime.InferenceSession(graph, options, providers=[self._provider])
         except Exception as error:  # the exporter and onnxruntime raise types of their own
-            raise EngineError(f"onnxruntime: building for windows of {shape}: {error}") from error
+            raise failure(self.name, shape, f"building: {error}") from error

@@ -1,0 +1,74 @@
+"""Which engine runs a checkpoint: the candidates in their order, and the gate that each one passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from threedme_ros.inference.engines import Engine, EngineError, make_engine
+from threedme_ros.inference.engines.chain import Candidate, EngineChain, preference
+from threedme_ros.inference.parity import agreement, make_probe
+from threedme_ros.inference.tiling import DEFAULT_HALO, STRIDE, plan_windows
+
+if TYPE_CHECKING:
+    from threedme_ros.model.checkpoint import Checkpoint
+
+LEAST_WINDOW_VOXELS = (2 * DEFAULT_HALO + STRIDE) ** 3
+
+
+def open_engine(
+    checkpoint: Checkpoint,
+    engine: str | Engine,
+    *,
+    device: str,
+    precision: str,
+    threads: int,
+    min_agreement: float,
+    cache_dir: Path | None,
+    probe_shape: tuple[int, int, int],
+    window_voxels: int,
+) -> EngineChain:
+    """The first engine that can be made and passes, and those that may replace it; arguments as for `Segmenter`.
+
+    An ``engine`` that is no name is taken as it is. probe_shape: (D, H, W), multiples of 16, of the probe volume; less
+    where ``window_voxels`` is less. Raises ValueError for a bad argument, EngineError if no engine is left.
+    """
+    if not 0 <= min_agreement <= 1:
+        raise ValueError(f"min_agreement {min_agreement}: expected 0 to 1")
+    limits = {"window_voxels": window_voxels, "least_voxels": LEAST_WINDOW_VOXELS}
+    if not isinstance(engine, str):
+        return EngineChain([Candidate(lambda: engine)], gate=lambda *_: None, **limits)
+    channels = checkpoint.config.in_channels
+    if channels > 1 and engine not in ("auto", "torch"):
+        raise EngineError(f"{engine}: {channels} input channels: only the torch engine takes more than one")
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    places = [pair for pair in preference(engine, device) if channels == 1 or pair[0] == "torch"]
+    candidates = []
+    for rank, (name, place) in enumerate(places):
+        # the last resort runs in the precision it can
+        wanted = "auto" if 0 < rank == len(places) - 1 else precision
+        options = {"device": place, "precision": wanted, "threads": threads, "cache_dir": cache_dir}
+        make = partial(make_engine, name, checkpoint, **options)
+        candidates.append(Candidate(make, required=rank == 0 and engine != "auto"))
+    return EngineChain(candidates, gate=_parity_gate(checkpoint, probe_shape, min_agreement, cache_dir), **limits)
+
+
+def _parity_gate(
+    checkpoint: Checkpoint, shape: tuple[int, int, int], least: float, cache_dir: Path | None
+) -> Callable[[Engine, int], float]:
+    def gate(engine: Engine, window_voxels: int) -> float:
+        what = f"{engine.name} in {engine.precision} on {engine.device}"
+        if what == "torch in fp32 on cpu":
+            return 1.0  # it is the reference
+        probe = make_probe(checkpoint, plan_windows(shape, window_voxels)[0].shape, cache_dir)
+        share = agreement(engine, probe)
+        if share < least:
+            raise EngineError(f"{what}: labels as torch in fp32 on {share:.2%} of the probe volume, not {least:.2%}")
+        return share
+
+    return gate
