@@ -16,6 +16,8 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"{task.name}: {task.title}\n  data: {task.data}\n  paper: {task.reference}")
         for anchor in task.anchors:
             print(f"  published: {anchor.method}, {anchor.metric} {anchor.value:g} ({anchor.data}; {anchor.source})")
+        if not task.anchors:
+            print("  published: see the paper; no figure is printed here that could not be checked")
     if not arguments.name:
         print("nnunet: any data set in nnU-Net's raw format (dataset.json, imagesTr, labelsTr)")
     return 0
