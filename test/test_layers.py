@@ -20,6 +20,7 @@ FLOORS = (
     {"samples"},
     {"model"},
     {"inference", "geometry"},
+    {"planning"},
     {"pictures", "igtl", "scene"},
     {"training"},
     {"nodes"},
