@@ -14,7 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", help="a safetensors file (default: the shipped one)")
     parser.add_argument("--foundation", help="with --adapter: the foundation it belongs to")
     parser.add_argument("--adapter", help="instead of a checkpoint")
-    parser.add_argument("--engine", default="auto", help="auto, torch or onnxruntime (default: auto)")
+    parser.add_argument(
+        "--engine", default="auto", help="auto, or what to try first: tensorrt, openvino, onnxruntime, torch"
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda (one GPU a process of a machine), or cuda:N")
     parser.add_argument("--modality", choices=("auto", "ct", "other"), help="default: as the checkpoint was trained")
     parser.add_argument("--exclude", nargs="*", help="name patterns to pass over (default: label files and folders)")
@@ -41,7 +43,11 @@ def run(arguments: argparse.Namespace) -> int:
     exclude = LABEL_FOLDERS if arguments.exclude is None else arguments.exclude
     found = find_volumes(arguments.folder, exclude, to_train_on=False)
     output = arguments.output.resolve()
-    found = {name: path for name, path in found.items() if output not in path.resolve().parents}
+    found = {
+        path.resolve().name if name == "." else name: path  # the folder itself is one DICOM series
+        for name, path in found.items()
+        if output not in path.resolve().parents
+    }
     cases = group_channels(found, channels_of(trained))
     device = f"cuda:{shard.local_rank}" if arguments.device == "cuda" else arguments.device
     modality = arguments.modality or modalities_of(trained)

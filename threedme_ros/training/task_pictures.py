@@ -14,7 +14,7 @@ from threedme_ros.pictures.planes import telling_voxel
 from threedme_ros.volume import Volume
 
 WIDTH_INCHES = 14.0
-TOP, BOTTOM, CAPTION = 0.95, 0.85, 0.32  # inches
+TOP, BOTTOM, CAPTION = 0.95, 1.2, 0.32  # inches
 
 
 def draw_segmentation(
@@ -28,7 +28,7 @@ def draw_segmentation(
     shown = [s for s in anatomy if (truth.voxels == s.id).any() or (predicted.voxels == s.id).any()]
     figure = _rows(rows, title, subtitle)
     height = figure.get_size_inches()[1]
-    legend(figure, shown, (0.025, 0.1 / height), (0.95, 0.7 / height))
+    legend(figure, shown, (0.025, 0.3 / height), (0.95, 0.85 / height), columns=5)
     save(figure, path)
 
 
