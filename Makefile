@@ -5,13 +5,18 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 OUTPUT ?= demo_output
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-tensorrt lint clean
 
 demo: $(STAMP)
 	$(BIN)/threedme demo --output $(OUTPUT)
 
 test: lint
 	$(BIN)/python -m pytest
+
+# Parses and builds every exported graph with TensorRT-RTX, ahead of time: 170 MB, no GPU, some minutes.
+test-tensorrt: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[tensorrt-rtx]"
+	THREEDME_ALL_GRAPHS=1 $(BIN)/python -m pytest -s test/inference/engines/test_tensorrt_rtx.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -21,7 +26,7 @@ lint: $(STAMP)
 $(STAMP): setup.py setup.cfg package.xml constraints.txt
 	@echo "Setting up $(VENV): a few minutes, once, and about 4 GB."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[ros,igtl,dicom,train,test]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[ros,openvino,igtl,dicom,train,test]"
 	touch $@
 
 clean:

@@ -65,10 +65,22 @@ setup(
         ],
         "tensorrt": ["tensorrt>=10"],
         "openvino": ["openvino>=2025.0"],
+        # not an engine: the parser and builder that the exported graphs are checked with where there is no GPU
+        "tensorrt-rtx": [
+            "onnxruntime-ep-nv-tensorrt-rtx-cu12==0.5.0",
+            "tensorrt-rtx-cu12-bindings==1.7.1.116",
+        ],
         "igtl": ["pyigtl>=0.3"],
         "dicom": ["pynetdicom>=3.0"],
         "train": ["lightning>=2.4", "monai>=1.4", "tensorboard>=2.17", "torch-geometric>=2.6"],
-        "test": ["hypothesis>=6.100", "pytest>=8", "pytest-timeout>=2.3", "ruff>=0.9", "scikit-learn>=1.4"],
+        "test": [
+            "hypothesis>=6.100",
+            "pytest>=8",
+            "pytest-timeout>=2.3",
+            "ruff>=0.9",
+            "scikit-learn>=1.4",
+            "trimesh>=4.5",
+        ],
     },
     entry_points={
         "console_scripts": [
