@@ -54,9 +54,11 @@ def generate_launch_description():
                 "checkpoint", default_value="", description="model weights (.safetensors); empty: as in params_file"
             ),
             DeclareLaunchArgument(
-                "engine", default_value="", description="auto, torch or onnxruntime; empty: as in params_file"
+                "engine", default_value="", description="auto, or the one to try first; empty: as in params_file"
             ),
-            DeclareLaunchArgument("device", default_value="", description="cpu, cuda ...; empty: as in params_file"),
+            DeclareLaunchArgument(
+                "device", default_value="", description="auto, cpu, cuda ...; empty: as in params_file"
+            ),
             DeclareLaunchArgument(
                 "autostart",
                 default_value="",

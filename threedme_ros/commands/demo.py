@@ -14,7 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", default="sample:A", help="sample:A to sample:D, or phantom (default: sample:A)")
     parser.add_argument("--volumes", type=int, default=5, help="volumes to segment at least (default: 5)")
     parser.add_argument("--checkpoint", default="", help="a safetensors file (default: the shipped one)")
-    parser.add_argument("--engine", default="auto", help="auto, torch or onnxruntime (default: auto)")
+    parser.add_argument(
+        "--engine", default="auto", help="auto, or what to try first: tensorrt, openvino, onnxruntime, torch"
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -13,8 +13,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", type=Path, help="the label volume to write, .nii.gz or .nrrd, on the input's grid")
     parser.add_argument("--confidence", type=Path, help="also write the confidence, uint8 0..255")
     parser.add_argument("--checkpoint", help="a safetensors file (default: the shipped one)")
-    parser.add_argument("--engine", default="auto", help="auto, torch or onnxruntime (default: auto)")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
+    parser.add_argument(
+        "--engine", default="auto", help="auto, or what to try first: tensorrt, openvino, onnxruntime, torch"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument("--modality", default="auto", choices=("auto", "ct", "other"), help="how intensities are read")
 
 

@@ -25,7 +25,6 @@ from threedme_ros.phantom import phantom
 if TYPE_CHECKING:
     from threedme_ros.model.checkpoint import Checkpoint
 
-DEFAULT_MIN_AGREEMENT = 0.995
 SEED = 20260601
 COMPRESSION = 1
 

@@ -13,8 +13,7 @@ import torch
 
 from threedme_ros.inference.channels import prepare_channels
 from threedme_ros.inference.choice import open_engine
-from threedme_ros.inference.engines import Engine, EngineError
-from threedme_ros.inference.parity import DEFAULT_MIN_AGREEMENT
+from threedme_ros.inference.engines import DEFAULT_MIN_AGREEMENT, Engine, EngineError
 from threedme_ros.inference.preprocess import MODALITIES, PADDING_VALUE, prepare, restore_labels
 from threedme_ros.inference.tiling import plan_windows
 from threedme_ros.volume import Volume

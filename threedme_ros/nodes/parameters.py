@@ -7,9 +7,9 @@ from typing import Any, TypeVar
 
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
+from threedme_ros.inference.engines import DEFAULT_MIN_AGREEMENT, ENGINES, PRECISIONS
 from threedme_ros.volume_io import DEFAULT_MAX_VOXELS, FORMATS
 
-ENGINES = ("auto", "torch", "onnxruntime")
 MODALITIES = ("auto", "ct", "other")
 MARGIN_PREFIX = "margin_mm."
 MAX_MARGIN_MM = 100.0
@@ -55,8 +55,16 @@ class PerceptionParameters(Parameters):
 
     checkpoint: str = parameter("", "model weights, a .safetensors file; empty: the shipped demo checkpoint")
     anatomy: str = parameter("", "label table (YAML: colours, margins, roles); empty: the checkpoint's own")
-    engine: str = parameter("auto", "what runs the network", choices=ENGINES)
-    device: str = parameter("cpu", "where it runs: cpu, cuda, cuda:0 ...")
+    engine: str = parameter(
+        "auto", "what runs the network; one that fails makes way for the next", choices=("auto", *ENGINES)
+    )
+    device: str = parameter("auto", "where it runs: auto (a GPU if torch sees one), cpu, cuda, cuda:0 ...")
+    precision: str = parameter("auto", "what it computes in; auto: the engine decides", choices=PRECISIONS)
+    min_agreement: float = parameter(
+        DEFAULT_MIN_AGREEMENT,
+        "an engine whose labels agree less with torch in fp32 on the probe volume is refused [share of the voxels]",
+        between=(0.0, 1.0),
+    )
     threads: int = parameter(0, "CPU threads of the network; 0: the engine decides", between=(0, 1024))
     modality: str = parameter("auto", "how intensities are read: CT in HU, or anything else", choices=MODALITIES)
     max_voxels: int = parameter(DEFAULT_MAX_VOXELS, "larger volumes are refused [voxels]", between=(1, 2**40))

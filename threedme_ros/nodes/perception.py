@@ -37,6 +37,7 @@ from threedme_ros.inference.segmenter import Segmenter
 from threedme_ros.model.checkpoint import load_checkpoint
 from threedme_ros.nodes.diagnostics import Health, diagnostics_message
 from threedme_ros.nodes.entry import run_node
+from threedme_ros.nodes.log_bridge import RosLogHandler
 from threedme_ros.nodes.messages import NOTICE, label_info_message
 from threedme_ros.nodes.parameters import (
     MARGIN_PREFIX,
@@ -73,7 +74,7 @@ class PerceptionNode(LifecycleNode):
         declare_parameters(self, PerceptionParameters)
         self._state = "unconfigured"
         self._health = Health()
-        self._engine: dict = {}
+        self._log_handler = RosLogHandler(self.get_logger(), self._health.warn)
         self._segmenter: Segmenter | None = None
         self._worker: VolumeWorker | None = None
         self._outputs: dict = {}
@@ -96,6 +97,13 @@ class PerceptionNode(LifecycleNode):
     def close(self) -> None:
         """Release everything, in any state, before the process ends."""
         self._attempt("finalized", self._release, TransitionCallbackReturn.ERROR)
+        self._log_handler.close()
+
+    @property
+    def _engine(self) -> dict[str, str]:
+        """What runs now: engine, precision, agreement and those refused, which change when one fails at work."""
+        segmenter = self._segmenter
+        return segmenter.describe() if segmenter else {}
 
     # Lifecycle. rclpy swallows what these raise, so `_attempt` logs it first.
 
@@ -139,10 +147,11 @@ class PerceptionNode(LifecycleNode):
                 checkpoint,
                 engine=parameters.engine,
                 device=parameters.device,
+                precision=parameters.precision,
+                min_agreement=parameters.min_agreement,
                 threads=parameters.threads,
                 modality=parameters.modality,
             )
-            self._engine = self._segmenter.describe()
             for topic, kind in OUTPUTS.items():
                 events = publisher_events(self, topic, RESULTS, self._warn)
                 self._outputs[topic] = self.create_lifecycle_publisher(kind, topic, RESULTS, event_callbacks=events)
@@ -194,7 +203,7 @@ class PerceptionNode(LifecycleNode):
                 self.undeclare_parameter(name)
             if self._segmenter:
                 self._segmenter.close()
-            self._outputs, self._margins, self._engine, self._segmenter, self._worker = {}, [], {}, None, None
+            self._outputs, self._margins, self._segmenter, self._worker = {}, [], None, None
 
     # Results, called from the worker.
 

@@ -22,6 +22,9 @@ ENGINES = ("tensorrt", "openvino", "onnxruntime", "torch")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 """No engine takes all. "auto" is the engine's own choice for the device."""
 
+DEFAULT_MIN_AGREEMENT = 0.995
+"""The share of the probe volume's voxels on which an engine must give the labels of torch in fp32."""
+
 PACKAGES = {
     "tensorrt": ("tensorrt", "onnx", "onnxscript"),
     "openvino": ("openvino", "onnx", "onnxscript"),
