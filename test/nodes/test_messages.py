@@ -7,12 +7,13 @@ import pytest
 pytest.importorskip("rclpy")
 from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CompressedImage
-from std_msgs.msg import Header
+from std_msgs.msg import Header, String
 
-from threedme_ros.anatomy import Anatomy
+from threedme_ros.anatomy import Anatomy, AnatomyError
 from threedme_ros.nodes import messages
 from threedme_ros.nodes.messages import (
     MessageError,
+    anatomy_from_label_info,
     byte_array,
     image_message,
     label_info_message,
@@ -110,3 +111,16 @@ def test_label_info_names_structures_checkpoint_and_notice():
     assert (info["checkpoint"], info["engine"]) == ("0123456789abcdef", "torch")
     liver = next(s for s in info["structures"] if s["name"] == "liver")
     assert liver == {"id": 4, "name": "liver", "colour": [221, 130, 101], "margin_mm": 3.0, "role": "target"}
+
+
+def test_label_info_is_read_back():
+    anatomy = Anatomy.from_yaml(share_path("config/anatomy.yaml"))
+    assert anatomy_from_label_info(label_info_message(anatomy, {"engine": "torch"})) == anatomy
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "nonsense", "[" * 100_000])
+def test_other_texts_are_no_label_info(text):
+    with pytest.raises(MessageError, match="expected JSON with the table in structures"):
+        anatomy_from_label_info(String(data=text))
+    with pytest.raises(AnatomyError):
+        anatomy_from_label_info(String(data='{"structures": [1]}'))

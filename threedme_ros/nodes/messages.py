@@ -100,3 +100,12 @@ def label_info_message(anatomy: Anatomy, engine: dict) -> String:
     """What the values in `labels` mean, as JSON: ``structures`` (id, name, colour, margin_mm, role), ``notice``,
     and everything of ``engine`` (checkpoint hash, engine, precision, device)."""
     return String(data=json.dumps({"notice": NOTICE, **engine, "structures": [asdict(s) for s in anatomy]}))
+
+
+def anatomy_from_label_info(message: String) -> Anatomy:
+    """The table in a `label_info` message; MessageError or AnatomyError for any other text."""
+    try:
+        rows = json.dumps(json.loads(message.data)["structures"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise MessageError(f"label_info {message.data[:80]!r}: expected JSON with the table in structures") from error
+    return Anatomy.from_json(rows)
