@@ -15,6 +15,7 @@ import threedme_ros
 
 COMMANDS = {
     "demo": "one real CT through the running ROS 2 nodes: pictures, report, figures",
+    "demo-planning": "a tool planned around a sample patient by OMPL: paths, clearances, picture",
     "segment": "segment a volume file or a DICOM folder, without ROS",
     "evaluate": "a checkpoint on the sample patients, or on a task's held-out cases: report and pictures",
     "train-demo": "train the shipped checkpoint again, from the two training patients",

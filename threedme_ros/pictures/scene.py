@@ -40,7 +40,7 @@ def anatomy_figure(
         ("meshes, from behind", BACK, solids),
         ("point cloud, from the front", FRONT, balls if len(cloud) else []),
     )
-    frames = [_framed(camera, everything) for _, camera, _ in panels]
+    frames = [framed(camera, everything) for _, camera, _ in panels]
     per_metre = min(f.per_metre for f in frames)
 
     side, gap, bottom, top = 0.35, 0.22, 1.5, 1.15
@@ -52,7 +52,7 @@ def anatomy_figure(
         frame = Frame(camera, frame.centre, PANEL_PIXELS, per_metre)
         left = side + number * (width + gap)
         axes = figure.add_axes((left / WIDTH_INCHES, bottom / height, width / WIDTH_INCHES, tall / height))
-        _draw_panel(axes, render(things, frame), frame)
+        draw_panel(axes, render(things, frame), frame)
         axes.set_title(name, color=FAINT, fontsize=11, loc="left", pad=5)
     heading(figure, title, subtitle)
     shown = [s for s in anatomy if s.name in meshes or (cloud.labels == s.id).any()]
@@ -62,7 +62,7 @@ def anatomy_figure(
     save(figure, path)
 
 
-def _framed(camera: Camera, points: np.ndarray) -> Frame:
+def framed(camera: Camera, points: np.ndarray) -> Frame:
     """The largest frame of PANEL_PIXELS that holds all points (N, 3) m, with a margin."""
     seen = points @ camera.rotation.T
     low, high = seen.min(0), seen.max(0)
@@ -79,7 +79,7 @@ def _ball_radius(points: np.ndarray) -> float:
     return float(np.median(cKDTree(points).query(sample, k=2)[0][:, 1])) * 0.62
 
 
-def _draw_panel(axes: Axes, picture: np.ndarray, frame: Frame) -> None:
+def draw_panel(axes: Axes, picture: np.ndarray, frame: Frame) -> None:
     rows, columns = frame.size
     y, x = np.mgrid[-1 : 1 : rows * 1j, -1 : 1 : columns * 1j]
     glow = np.exp(-(x**2 + y**2) / 1.1)[..., None]
