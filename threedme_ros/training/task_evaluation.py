@@ -158,5 +158,5 @@ def evaluate_classification(
         )
         result[kind] = number
     result["split"] = "the official training, validation and test split"
-    result["predictions"] = {"labels": images.labels.tolist(), "scores": scores.round(6).tolist()}
+    result["predictions"] = {"labels": images.labels.tolist(), "scores": scores.tolist()}
     return result
