@@ -36,6 +36,8 @@ OPTIONAL = {
     "tensorrt",
     "openvino",
     "open3d",
+    "ompl",
+    "coal",
     "moveit_msgs",
     "tf2_ros",
     "pyigtl",

@@ -121,7 +121,8 @@ def test_ros_is_not_required_from_pip(setup_arguments):
 def test_every_direct_dependency_of_make_is_pinned(setup_arguments):
     extras = setup_arguments["extras_require"]
     needed = sum(
-        (extras[name] for name in ("ros", "openvino", "igtl", "dicom", "train", "test")), setup_arguments["install_requires"]
+        (extras[name] for name in ("ros", "openvino", "igtl", "dicom", "planning", "train", "test")),
+        setup_arguments["install_requires"],
     )
     assert {distribution(requirement) for requirement in needed} == set(pins("constraints.txt"))
     assert "-c constraints.txt" in (ROOT / "Makefile").read_text()
