@@ -23,6 +23,7 @@ class TorchEngine:
     def __init__(self, model: nn.Module, *, device: str = "cpu", precision: str = "auto") -> None:
         try:
             self._device = torch.device(device)
+            torch.empty(0, device=self._device)  # a build without CUDA says so only now
             # channels last: the channel norms and the 1x1 convolutions then read each voxel's channels in one piece
             self._predictor = Predictor(model).eval().to(self._device, memory_format=torch.channels_last_3d)
         except (RuntimeError, AssertionError) as error:
