@@ -42,6 +42,8 @@ class Classifier(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        if not config.vit:
+            raise ValueError(f"vit {config.vit}: expected a ViT branch, whose tokens a classifier pools")
         self.config = config
         self.encoder = Encoder(config)
         self.local_pool = AttentionPool(config.channels[2])

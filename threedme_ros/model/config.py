@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 
+SWITCHES = ("graph", "vit", "plane_attention")
+
 
 @dataclass(frozen=True)
 class ModelConfig:
     """Sizes of one 3DME network. ``channels`` are those of the levels at stride 2, 4 and 8.
 
     ``token_size`` is the edge of a ViT token in voxels (16 or 8); ``knn`` the neighbours in feature space of each
-    node at stride 16. Raises ValueError with the field and its value.
+    node at stride 16. ``graph``, ``vit``, ``plane_attention``: what `threedme experiment ablation` leaves out, see
+    `Encoder`; files written before there were such fields have all three. Raises ValueError with the field and its
+    value.
     """
 
     size: str
@@ -26,6 +30,9 @@ class ModelConfig:
     plane_layers: int = 1
     plane_heads: int = 4
     plane_points: int = 4
+    graph: bool = True
+    vit: bool = True
+    plane_attention: bool = True
 
     STRIDE = 16  # not a field: the coarsest level; inputs are multiples of it
 
@@ -33,7 +40,10 @@ class ModelConfig:
         object.__setattr__(self, "channels", tuple(self.channels))
         for f in fields(self):
             value = getattr(self, f.name)
-            if f.name not in ("size", "channels") and (type(value) is not int or value < 1):
+            if f.name in SWITCHES:
+                if type(value) is not bool:
+                    raise ValueError(f"{f.name} {value!r}: expected true or false")
+            elif f.name not in ("size", "channels") and (type(value) is not int or value < 1):
                 raise ValueError(f"{f.name} {value!r}: expected a positive integer")
         if not 2 <= self.num_classes <= 256:
             raise ValueError(f"num_classes {self.num_classes}: expected 2 to 256 (labels are uint8)")

@@ -23,8 +23,8 @@ class Features(NamedTuple):
     """(B, C4, D/4, H/4, W/4): the graph branch."""
     level8: Tensor
     """(B, C8, D/8, H/8, W/8): both branches, fused."""
-    tokens: Tensor
-    """(B, vit_dim, D/t, H/t, W/t): the ViT branch, t = token_size."""
+    tokens: Tensor | None
+    """(B, vit_dim, D/t, H/t, W/t): the ViT branch, t = token_size; None in a network without it."""
 
 
 class Marks(NamedTuple):
@@ -32,7 +32,7 @@ class Marks(NamedTuple):
 
     nodes: Tensor
     """(B, C4, D/4, H/4, W/4), added to the graph branch's stride-4 nodes."""
-    tokens: Tensor
+    tokens: Tensor | None
     """(B, vit_dim, D/t, H/t, W/t), added to the ViT branch's tokens."""
 
 
@@ -52,8 +52,24 @@ class Stem(nn.Module):
         return F.relu(self.conv(space_to_depth(x)))
 
 
+class NoGraph(nn.Module):
+    """In place of the graph branch: the same two levels, and no message from one voxel to another."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.down = Downsample(*config.channels[1:])
+
+    def forward(self, x4: Tensor) -> tuple[Tensor, Tensor]:
+        return x4, self.down(x4)
+
+
 class Encoder(nn.Module):
-    """(B, in_channels, D, H, W), each axis a multiple of 16 -> `Features`. ``marks`` are for pretraining only."""
+    """(B, in_channels, D, H, W), each axis a multiple of 16 -> `Features`. ``marks`` are for pretraining only.
+
+    A part that ``config`` switches off is not built: without the graph branch its stride-8 level is a projection of
+    the stem's, without the ViT branch no tokens are joined or sampled, without plane attention the sum of the two
+    branches is all the fusion there is.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -61,20 +77,24 @@ class Encoder(nn.Module):
         self.config = config
         self.stem2 = Stem(config.in_channels, c2)
         self.stem4 = nn.Sequential(Downsample(c2, c4), ResidualBlock(c4))
-        self.vit = ViTBranch(config)
-        self.graph = VoxelGraphBranch(config)
-        self.join = nn.Linear(config.vit_dim, c8)
+        self.vit = ViTBranch(config) if config.vit else None
+        self.graph = VoxelGraphBranch(config) if config.graph else NoGraph(config)
+        self.join = nn.Linear(config.vit_dim, c8) if config.vit else None
+        levels = (c4, c8, config.vit_dim) if config.vit else (c4, c8)
         self.fusion = nn.ModuleList(
-            PlaneAttentionBlock(c8, (c4, c8, config.vit_dim), config.plane_heads, config.plane_points)
-            for _ in range(config.plane_layers)
+            PlaneAttentionBlock(c8, levels, config.plane_heads, config.plane_points)
+            for _ in range(config.plane_layers if config.plane_attention else 0)
         )
 
     def forward(self, x: Tensor, marks: Marks | None = None) -> Features:
         x2 = self.stem2(x)
         x4 = self.stem4(x2)
-        tokens = self.vit(x4, None if marks is None else marks.tokens)
-        g4, g8 = self.graph(x4 if marks is None else x4 + marks.nodes)
-        fused = g8 + upsample(pointwise(tokens, self.join), self.config.token_size // 8)
+        tokens = None
+        if self.vit is not None:
+            tokens = self.vit(x4, None if marks is None else marks.tokens)
+        g4, fused = self.graph(x4 if marks is None else x4 + marks.nodes)
+        if tokens is not None:
+            fused = fused + upsample(pointwise(tokens, self.join), self.config.token_size // 8)
         for block in self.fusion:
-            fused = block(fused, [g4, fused, tokens])
+            fused = block(fused, [g4, fused] if tokens is None else [g4, fused, tokens])
         return Features(x2, g4, fused, tokens)

@@ -66,7 +66,7 @@ class MaskedAutoencoder(nn.Module):
         self.head = ReconstructionHead(config)
         self.fill = nn.Parameter(torch.zeros(config.in_channels))
         self.node_mark = nn.Parameter(torch.randn(config.channels[1]) * 0.02)
-        self.token_mark = nn.Parameter(torch.randn(config.vit_dim) * 0.02)
+        self.token_mark = nn.Parameter(torch.randn(config.vit_dim) * 0.02) if config.vit else None
 
     def hide(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, in_channels, D, H, W) with the learned value in every voxel of a masked token."""
@@ -79,7 +79,7 @@ class MaskedAutoencoder(nn.Module):
     def encode(self, x: Tensor, mask: Tensor) -> Features:
         """x (B, in_channels, D, H, W) in [-1, 1], each axis a multiple of 16; mask (B, d, h, w) bool."""
         nodes = enlarge(mask, self.config.token_size // 4) * self.node_mark[:, None, None, None]
-        tokens = mask[:, None] * self.token_mark[:, None, None, None]
+        tokens = None if self.token_mark is None else mask[:, None] * self.token_mark[:, None, None, None]
         return self.encoder(self.hide(x, mask), Marks(nodes, tokens))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -84,9 +84,12 @@ class Trainer:
     elapsed_s: float = 0.0
 
     @classmethod
-    def create(cls, task: Task, num_classes: int) -> Trainer:
+    def create(cls, task: Task, num_classes: int, changes: Mapping | None = None) -> Trainer:
+        """A new run. changes: fields of `ModelConfig` that differ from the task's size."""
         torch.manual_seed(task.seed)
-        model = ThreeDME(ModelConfig.of_size(task.model, num_classes)).to(memory_format=torch.channels_last_3d)
+        model = ThreeDME(ModelConfig.of_size(task.model, num_classes, **(changes or {}))).to(
+            memory_format=torch.channels_last_3d
+        )
         keep_norms_in_fp32(model)
         matrices = [p for p in model.parameters() if p.ndim > 1]
         vectors = [p for p in model.parameters() if p.ndim <= 1]
