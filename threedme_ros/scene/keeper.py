@@ -79,7 +79,7 @@ class Keeper:
 
         It is under way until its outcome is told; its time runs from `sent`.
         """
-        if self._sent_s is not None and now_s - self._sent_s >= self.pace.timeout_s:
+        if self._under_way and self._sent_s is not None and now_s - self._sent_s >= self.pace.timeout_s:
             self.counts["timeouts"] += 1
             self._pause("", now_s)
             self.failed(now_s, f"no answer in {self.pace.timeout_s:g} s", pause=False)
