@@ -88,6 +88,7 @@ def test_the_folder_holds_pictures_page_and_summary(results, tmp_path):
     text = page.read_text()
     embedded = [base64.b64decode(data) for data in re.findall(r"data:image/png;base64,([^\"]+)", text)]
     assert embedded == [(page.parent / name).read_bytes() for name in ("overlay.png", "anatomy.png")]
+    assert 'class="view3d"' in text and "left kidney" in text.split("view3d-data")[1]
     assert "not for clinical use" in text and "a &lt;phantom&gt; of cubes" in text and "http" not in text
     assert "left kidney" in text and "0.500" in text and "Truth made by hand." in text and "never trained on" in text
     assert json.loads((page.parent / "summary.json").read_text()) == summary(results)

@@ -46,12 +46,26 @@ def run(arguments: argparse.Namespace) -> int:
     print("measuring the checkpoint on the patients it was never trained on ...")
     results = replace(results, evaluations=unseen_patients(arguments.checkpoint, arguments.engine))
     print("drawing ...")
-    report = write_report(arguments.output, results)
+    report = write_report(arguments.output, results, planned(results, arguments.source))
     for evaluation in results.evaluations:
         dice = "not comparable" if evaluation.mean_dice is None else f"mean Dice {evaluation.mean_dice:.3f}"
         print(f"{evaluation.name}: {dice} ({evaluation.note})")
     print(f"{results.volumes_segmented} volumes segmented. Look at {report} and the pictures beside it.")
     return 0
+
+
+def planned(results, source: str):
+    """A tool planned around the meshes as received; None, with the reason, where that cannot be."""
+    from threedme_ros.planning.demo import plan_demo
+
+    if not results.source.startswith("totalsegmentator") or source != "sample:A":
+        print("no planning: entry and target are chosen for sample patient A")
+        return None
+    try:
+        return plan_demo(results.image, results.meshes, results.anatomy, say=print)
+    except (ModuleNotFoundError, ValueError) as error:
+        print(f"no planning: {error}")
+        return None
 
 
 def unseen_patients(checkpoint: str, engine: str) -> tuple:

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 
 from threedme_ros.anatomy import Role
 from threedme_ros.pictures.figure import CAVEAT, FAINT, INK, dark_figure, heading, legend, save, spoken
+from threedme_ros.pictures.interactive import Body, tube
 from threedme_ros.pictures.render import Balls, Camera, Frame, Solid, render
 from threedme_ros.pictures.scene import FRONT, PANEL_PIXELS, draw_panel, framed
 from threedme_ros.planning.clearance import clearance_along_mm, near_distance
@@ -180,3 +181,20 @@ def _style(axes: Axes, title: str) -> None:
     axes.tick_params(colors=FAINT, labelsize=9)
     for spine in axes.spines.values():
         spine.set_color("#232b3a")
+
+
+def planning_bodies(results: PlanningResults) -> list[Body]:
+    """The ways as tubes of the tool's width, the entry and the targets, for the interactive view."""
+    bodies = []
+    for attempt, colour in ((results.with_margins, WITH), (results.bare, BARE), (results.through, THROUGH)):
+        if attempt.poses is not None:
+            vertices, faces = tube(attempt.poses.tips, results.tool.radius_m)
+            note = f"way, {attempt.length_mm:.0f} mm"
+            bodies.append(Body(attempt.name, vertices, faces, tuple(round(255 * c) for c in _rgb(colour)), note=note))
+    places = (("entry", results.entry_m), ("target", results.with_margins.target_m),
+              (results.unreachable.name, results.unreachable.target_m))  # fmt: skip
+    for name, place in places:
+        ends = place + np.array([-0.5, 0, 0.5])[:, None] * [0, 0, TARGET_RADIUS_M]
+        vertices, faces = tube(ends, TARGET_RADIUS_M / 2)
+        bodies.append(Body(name, vertices, faces, (232, 237, 245), note="place"))
+    return bodies

@@ -1,4 +1,7 @@
-"""The demo's output folder: overlay.png, anatomy.png, report.html (one file, pictures inside) and summary.json."""
+"""The demo's output folder: overlay.png, anatomy.png, report.html (one file, pictures inside) and summary.json.
+
+With a planning result also planning.png and planning.json.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,15 @@ from pathlib import Path
 
 from threedme_ros.anatomy import Anatomy
 from threedme_ros.pictures.figure import CAVEAT, overlay_figure, spoken
+from threedme_ros.pictures.interactive import STYLE as STYLE_3D
+from threedme_ros.pictures.interactive import Body, anatomy_bodies, interactive_view
+from threedme_ros.pictures.planning import planning_bodies, planning_figure
 from threedme_ros.pictures.results import DemoResults, summary
 from threedme_ros.pictures.scene import anatomy_figure
+from threedme_ros.planning.demo import Attempt, PlanningResults, figures
 
 OVERLAY, ANATOMY, PAGE, SUMMARY = "overlay.png", "anatomy.png", "report.html", "summary.json"
+PLANNING, PLANNING_FIGURES = "planning.png", "planning.json"
 
 STYLE = """
 :root { color-scheme: dark; }
@@ -35,14 +43,14 @@ th { color: #8b96a8; font-weight: 500; font-size: 14px; } th:first-child, td:fir
 """
 
 
-def write_report(out_dir: str | Path, results: DemoResults) -> Path:
-    """Write the four files into ``out_dir`` (made if missing) and return the page's path.
+def write_report(out_dir: str | Path, results: DemoResults, planning: PlanningResults | None = None) -> Path:
+    """Write the files into ``out_dir`` (made if missing) and return the page's path.
 
     Raises ValueError when the run brought neither a mesh nor a point.
     """
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
-    figures = summary(results)
+    numbers = summary(results)
     overlay_figure(
         out / OVERLAY, results.image, results.labels, results.anatomy,
         title="3DME on ROS 2  ·  labels as received", subtitle=results.source,
@@ -51,13 +59,19 @@ def write_report(out_dir: str | Path, results: DemoResults) -> Path:
         out / ANATOMY, results.meshes, results.cloud, results.anatomy,
         title="3DME on ROS 2  ·  anatomy as received", subtitle=results.source,
     )  # fmt: skip
-    (out / SUMMARY).write_text(json.dumps(figures, indent=2, allow_nan=False) + "\n")
+    (out / SUMMARY).write_text(json.dumps(numbers, indent=2, allow_nan=False) + "\n")
+    if planning is not None:
+        planning_figure(
+            out / PLANNING, planning, title="3DME on ROS 2  ·  planned around the published meshes",
+            subtitle=results.source,
+        )  # fmt: skip
+        (out / PLANNING_FIGURES).write_text(json.dumps(figures(planning), indent=2, allow_nan=False) + "\n")
     page = out / PAGE
-    page.write_text(_page(figures, results, out))
+    page.write_text(_page(numbers, results, planning, out))
     return page
 
 
-def _page(figures: dict, results: DemoResults, out: Path) -> str:
+def _page(numbers: dict, results: DemoResults, planning: PlanningResults | None, out: Path) -> str:
     notes = "".join(f"<p>{escape(note)}</p>" for note in results.notes)
     return f"""<!doctype html>
 <html lang="en">
@@ -65,21 +79,23 @@ def _page(figures: dict, results: DemoResults, out: Path) -> str:
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>threedme_ros demo</title>
-<style>{STYLE}</style>
+<style>{STYLE}{STYLE_3D}</style>
 </head>
 <body>
 <main>
 <h1>From a volume topic to anatomy in the patient frame</h1>
 <p>{escape(results.source)}</p>
 <p class="caveat">{CAVEAT}.</p>
-{_facts(figures)}
+{_facts(numbers)}
 <h2>Labels</h2>
 {_picture(out / OVERLAY, "axial, coronal and sagittal planes with labels")}
+{_interactive(results, planning)}
 <h2>Meshes and point cloud</h2>
 {_picture(out / ANATOMY, "meshes from the front and from behind, and the point cloud")}
+{_planning(planning, out)}
 <h2>Structures</h2>
-{_structures(figures["structures"], results.anatomy)}
-{_evaluations(figures["evaluations"])}
+{_structures(numbers["structures"], results.anatomy)}
+{_evaluations(numbers["evaluations"])}
 {notes}
 <p>Checkpoint: {escape(results.checkpoint)}.</p>
 </main>
@@ -88,22 +104,55 @@ def _page(figures: dict, results: DemoResults, out: Path) -> str:
 """
 
 
-def _facts(figures: dict) -> str:
-    times = figures["stamp_to_publish_ms"]
+def _facts(numbers: dict) -> str:
+    times = numbers["stamp_to_publish_ms"]
     facts = (
-        ("mean Dice", _number(figures["mean_dice"], 3)),
+        ("mean Dice", _number(numbers["mean_dice"], 3)),
         ("stamp to publish, p50", _number(times["p50"], 0, " ms")),
         ("stamp to publish, p95", _number(times["p95"], 0, " ms")),
-        ("volumes published", str(figures["volumes_published"])),
-        ("segmented", str(figures["volumes_segmented"])),
-        ("refused", str(figures["volumes_refused"])),
-        ("engine", figures["engine"]),
+        ("volumes published", str(numbers["volumes_published"])),
+        ("segmented", str(numbers["volumes_segmented"])),
+        ("refused", str(numbers["volumes_refused"])),
+        ("engine", numbers["engine"]),
     )
     return '<dl class="facts">' + "".join(f"<div><dt>{n}</dt><dd>{escape(v)}</dd></div>" for n, v in facts) + "</dl>"
 
 
 def _picture(path: Path, alt: str) -> str:
     return f'<img alt="{alt}" src="data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}">'
+
+
+def _interactive(results: DemoResults, planning: PlanningResults | None) -> str:
+    bodies = anatomy_bodies(results.meshes, results.anatomy)
+    if planning is not None:
+        bodies += planning_bodies(planning)
+    if results.obstacles is not None and len(results.obstacles):
+        bodies.append(
+            Body("margins", results.obstacles, None, (150, 200, 255), 0.5, note="anatomy/obstacles", shown=False)
+        )
+    return f"<h2>The same, to turn</h2>{interactive_view(bodies)}" if bodies else ""
+
+
+def _planning(planning: PlanningResults | None, out: Path) -> str:
+    if planning is None:
+        return ""
+    rows = "".join(map(_way, planning.attempts))
+    head = "<tr><th>way</th><th>length, mm</th><th>nearest no-go structure</th><th>clearance, mm</th></tr>"
+    return f"""<h2>A planner in the loop</h2>
+<p>A rigid tool from the skin to a target, planned by OMPL and Coal around the meshes above, with the label table's
+margins, without them, and without any anatomy. Clearances are measured by VTK, independently of the planner.</p>
+{_picture(out / PLANNING, "ways of a tool around the anatomy, and its clearances")}
+<table><thead>{head}</thead><tbody>{rows}</tbody></table>"""
+
+
+def _way(attempt: Attempt) -> str:
+    nearest = min(attempt.clearance_mm, key=lambda name: attempt.clearance_mm[name])
+    if attempt.poses is None:
+        return f'<tr><td>{escape(attempt.name)}</td><td colspan="3">{escape(attempt.reason)}</td></tr>'
+    return (
+        f"<tr><td>{escape(attempt.name)}</td><td>{attempt.length_mm:.0f}</td><td>{spoken(nearest)}</td>"
+        f"<td>{attempt.clearance_mm[nearest]:.1f}</td></tr>"
+    )
 
 
 def _structures(rows: list[dict], anatomy: Anatomy) -> str:
