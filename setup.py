@@ -92,6 +92,7 @@ setup(
             f"volume_player = {PACKAGE}.nodes.volume_player:main",
             f"igtl_bridge = {PACKAGE}.nodes.igtl_bridge:main",
             f"dicom_receiver = {PACKAGE}.nodes.dicom_receiver:main",
+            f"planning_scene = {PACKAGE}.nodes.planning_scene:main",
         ]
     },
 )

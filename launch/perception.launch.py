@@ -1,4 +1,4 @@
-"""The robot: the perception node, and RViz with rviz:=true. Works on Jazzy and Kilted.
+"""The robot: the perception node, RViz with rviz:=true, the planning scene with moveit:=true. On Jazzy and Kilted.
 
 `checkpoint`, `engine`, `device` and `autostart` win over the parameter file where they are given.
 """
@@ -66,6 +66,12 @@ def generate_launch_description():
             ),
             DeclareLaunchArgument("namespace", default_value="", description="of the node and its topics"),
             DeclareLaunchArgument("rviz", default_value="false", description="show the anatomy in RViz"),
+            DeclareLaunchArgument("moveit", default_value="false", description="keep MoveIt's planning scene"),
+            DeclareLaunchArgument(
+                "planning_scene_file",
+                default_value=PathJoinSubstitution([*CONFIG, "planning_scene.yaml"]),
+                description="parameters of the planning scene node (YAML)",
+            ),
             LogInfo(msg="threedme_ros is for demonstration only, not for clinical use."),
             SetEnvironmentVariable(
                 PROFILES,
@@ -77,6 +83,17 @@ def generate_launch_description():
                 ),
             ),
             OpaqueFunction(function=perception),
+            Node(
+                package="threedme_ros",
+                executable="planning_scene",
+                name="planning_scene",
+                namespace=LaunchConfiguration("namespace"),
+                parameters=[LaunchConfiguration("planning_scene_file")],
+                output="screen",
+                respawn=True,
+                respawn_delay=2.0,
+                condition=IfCondition(LaunchConfiguration("moveit")),
+            ),
             Node(
                 package="rviz2",
                 executable="rviz2",

@@ -16,13 +16,16 @@ import pytest
 import yaml
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 
+from threedme_ros.geometry.margins import RESOLUTION_M
 from threedme_ros.nodes.parameters import PerceptionParameters, PlayerParameters
 from threedme_ros.nodes.perception import OUTPUTS
+from threedme_ros.nodes.planning_scene_parameters import PlanningSceneParameters
 from threedme_ros.nodes.qos import RESULTS
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "threedme_ros"
 ARGUMENTS = {"params_file", "checkpoint", "engine", "device", "namespace", "rviz", "autostart"}
+ARGUMENTS |= {"moveit", "planning_scene_file"}
 PARAMETERS = {"perception": PerceptionParameters, "volume_player": PlayerParameters}
 MODULES = (
     "launch",
@@ -149,9 +152,24 @@ def test_the_log_says_not_for_clinical_use(said):
     assert "not for clinical use" in line.kwargs["msg"]
 
 
-def test_the_parameter_file_shows_every_parameter_at_its_default():
-    (node,) = yaml.safe_load((ROOT / "config/perception.yaml").read_text()).values()
-    assert node["ros__parameters"] == asdict(PerceptionParameters())
+@pytest.mark.parametrize(
+    ("file", "table"), [("perception.yaml", PerceptionParameters), ("planning_scene.yaml", PlanningSceneParameters)]
+)
+def test_the_parameter_file_shows_every_parameter_at_its_default(file, table):
+    (node,) = yaml.safe_load((ROOT / "config" / file).read_text()).values()
+    assert node["ros__parameters"] == asdict(table())
+
+
+def test_the_octomap_hears_our_obstacles_with_every_key_its_updater_demands():
+    sensors = yaml.safe_load((ROOT / "config/sensors_3d.yaml").read_text())
+    (name,) = sensors["sensors"]
+    demanded = {"point_cloud_topic", "max_range", "point_subsample", "padding_offset", "padding_scale"}
+    demanded |= {"max_update_rate", "filtered_cloud_topic", "sensor_plugin"}
+    assert set(sensors[name]) == demanded
+    assert sensors[name]["point_cloud_topic"] in OUTPUTS
+    assert sensors[name]["sensor_plugin"] == "occupancy_map_monitor/PointCloudOctomapUpdater"
+    assert sensors["octomap_resolution"] == RESOLUTION_M
+    assert all(isinstance(sensors[name][key], float) for key in ("max_range", "padding_offset", "padding_scale"))
 
 
 def test_rviz_subscribes_to_what_is_published_and_can_be_heard(said):

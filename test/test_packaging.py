@@ -22,7 +22,7 @@ DISTRIBUTIONS = {
     "vtkmodules": "vtk",
     "yaml": "pyyaml",
 }
-FROM_ROS = re.compile(r"rclpy|cv_bridge|\w+_msgs|\w+_interfaces|std_srvs|ament_index_python|launch\w*")
+FROM_ROS = re.compile(r"rclpy|cv_bridge|tf2_ros|\w+_msgs|\w+_interfaces|std_srvs|ament_index_python|launch\w*")
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,14 @@ def test_scripts_go_where_ros2_run_looks_and_run_under_the_active_environment():
 
 def test_console_scripts_point_at_functions(setup_arguments):
     scripts = dict(entry.split(" = ") for entry in setup_arguments["entry_points"]["console_scripts"])
-    assert set(scripts) == {"threedme", "perception", "volume_player", "igtl_bridge", "dicom_receiver"}
+    assert set(scripts) == {
+        "threedme",
+        "perception",
+        "volume_player",
+        "igtl_bridge",
+        "dicom_receiver",
+        "planning_scene",
+    }
     for target in scripts.values():
         module, function = target.split(":")
         assert callable(getattr(importlib.import_module(module), function))
@@ -108,7 +115,7 @@ def test_every_imported_package_is_declared(setup_arguments, manifest):
     depends = {tag.text for tag in manifest if tag.tag.endswith("depend")}
     for name in imported_packages() - {PACKAGE} - sys.stdlib_module_names:
         if FROM_ROS.fullmatch(name):
-            assert name in depends
+            assert {name, f"{name}_py"} & depends  # Python's tf2_ros is in tf2_ros_py
         else:
             assert DISTRIBUTIONS.get(name, name.lower().replace("_", "-")) in declared
 
