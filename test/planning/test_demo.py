@@ -52,7 +52,7 @@ def test_margins_are_kept_a_straight_way_is_not_free_and_the_shell_is_refused(pa
     image, labels = patient
     meshes = surface_meshes(labels, TABLE, max_faces=600)
     places = {"entry_near_m": (0, 0.2, 0), "target_m": (-0.02, -0.03, 0), "sealed_m": (0.045, -0.02, 0)}
-    results = plan_demo(image, meshes, TABLE, **places, max_checks=2500)
+    results = plan_demo(image, labels, None, meshes, TABLE, **places, max_checks=2500)
     assert results.keeps_margins(results.with_margins) and results.with_margins.clearance_mm["vessel"] >= 5
     assert 0 <= results.bare.clearance_mm["vessel"] < 5
     assert results.through.clearance_mm["vessel"] < -10 and not results.keeps_margins(results.through)
@@ -66,4 +66,4 @@ def test_margins_are_kept_a_straight_way_is_not_free_and_the_shell_is_refused(pa
     picture = np.asarray(Image.open(tmp_path / "planning.png").convert("RGB")).astype(int)
     assert (np.abs(picture - (0x57, 0xE0, 0x8C)).sum(-1) < 40).sum() > 500  # the green way is in the picture
     with pytest.raises(ValueError, match="no no-go structure"):
-        plan_demo(image, {"organ": meshes["organ"]}, TABLE)
+        plan_demo(image, labels, None, {"organ": meshes["organ"]}, TABLE)

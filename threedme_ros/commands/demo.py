@@ -62,7 +62,7 @@ def planned(results, source: str):
         print("no planning: entry and target are chosen for sample patient A")
         return None
     try:
-        return plan_demo(results.image, results.meshes, results.anatomy, say=print)
+        return plan_demo(results.image, results.labels, results.confidence, results.meshes, results.anatomy, say=print)
     except (ModuleNotFoundError, ValueError) as error:
         print(f"no planning: {error}")
         return None

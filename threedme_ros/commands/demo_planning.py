@@ -33,9 +33,9 @@ def run(arguments: argparse.Namespace) -> int:
     except SampleError as error:
         raise ValueError(str(error)) from error
     image = case.image()
-    labels, anatomy, source = _labels(arguments, case, image)
+    labels, confidence, anatomy, source = _labels(arguments, case, image)
     chosen = {name: at for name, at in (("entry_near_m", arguments.entry), ("target_m", arguments.target)) if at}
-    results = plan_demo(image, surface_meshes(labels, anatomy), anatomy, say=print, **chosen)
+    results = plan_demo(image, labels, confidence, surface_meshes(labels, anatomy), anatomy, say=print, **chosen)
     arguments.output.mkdir(parents=True, exist_ok=True)
     (arguments.output / FIGURES).write_text(json.dumps({"source": source, **figures(results)}, indent=2) + "\n")
     title = "3DME on ROS 2  ·  planned around the published meshes"
@@ -49,24 +49,24 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _labels(arguments: argparse.Namespace, case, image):
-    """The label volume, its table, and a sentence about where they come from."""
+    """The label volume, its confidence, its table, and a sentence about where they come from."""
     from threedme_ros.anatomy import Anatomy
     from threedme_ros.share import DEMO_CHECKPOINT, share_path
 
     if arguments.labels == "reference":
         anatomy = Anatomy.from_yaml(share_path("config/anatomy.yaml"))
-        return case.labels(anatomy), anatomy, case.source
+        return case.labels(anatomy), None, anatomy, case.source
     from threedme_ros.inference.segmenter import Segmenter
     from threedme_ros.model.checkpoint import load_checkpoint
 
     checkpoint = load_checkpoint(arguments.checkpoint or share_path(DEMO_CHECKPOINT))
     segmenter = Segmenter(checkpoint)
     try:
-        labels = segmenter.segment(image).labels
+        result = segmenter.segment(image)
     finally:
         segmenter.close()
     source = f"patient A (a training case), segmented by checkpoint {checkpoint.hash}"
-    return labels, checkpoint.anatomy, source
+    return result.labels, result.confidence, checkpoint.anatomy, source
 
 
 def _point(text: str) -> tuple[float, float, float]:

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from threedme_ros.anatomy import Anatomy
+from threedme_ros.anatomy import Anatomy, Role
+from threedme_ros.geometry.grown import Solid, grown_mesh, solids
 from threedme_ros.geometry.surface import Mesh
 from threedme_ros.planning.body import body_mask, skin_point
-from threedme_ros.planning.clearance import clearances_mm
+from threedme_ros.planning.clearance import SignedDistance, clearances_mm
 from threedme_ros.planning.planner import GUARD_M, MAX_CHECKS, plan
-from threedme_ros.planning.scene import CollisionScene, Obstacle, Workspace, no_go_obstacles
+from threedme_ros.planning.scene import CollisionScene, Obstacle, Workspace
 from threedme_ros.planning.tool import Poses, Tool, directions, rotation_to
 from threedme_ros.volume import MM_PER_M, Volume
 
@@ -33,13 +34,15 @@ class Attempt:
     """One way from entry to target. ``poses``: None when none was found, then ``reason`` says why.
 
     ``clearance_mm``: from the tool's surface to each no-go structure's mesh, the smallest along the way, by VTK; of an
-    attempt without a path, at the target. ``nearest`` is the structure with the least room beyond its margin.
+    attempt without a path, at the target. ``spare_mm``: the same from the label voxels themselves, less the margin
+    there (widened where the confidence is low): what keeps every margin has none below zero.
     """
 
     name: str
     target_m: np.ndarray
     poses: Poses | None
     clearance_mm: Mapping[str, float]
+    spare_mm: Mapping[str, float]
     reason: str
     checks: int
     seconds: float
@@ -68,9 +71,11 @@ class PlanningResults:
         return self.with_margins, self.bare, self.through, self.unreachable
 
     def keeps_margins(self, attempt: Attempt) -> bool:
-        """Whether the whole way stays at least each structure's margin away."""
+        """Whether the whole way stays at least each structure's margin away, from its mesh and from its voxels."""
         margins = self.margins_mm()
-        return all(mm >= margins[name] for name, mm in attempt.clearance_mm.items())
+        return all(
+            mm >= margins[name] and attempt.spare_mm.get(name, 0.0) >= 0 for name, mm in attempt.clearance_mm.items()
+        )
 
     def margins_mm(self) -> dict[str, float]:
         return {name: self.anatomy[name].margin_mm for name in self.through.clearance_mm}
@@ -78,6 +83,8 @@ class PlanningResults:
 
 def plan_demo(
     image: Volume,
+    labels: Volume,
+    confidence: Volume | None,
     meshes: Mapping[str, Mesh],
     anatomy: Anatomy,
     *,
@@ -88,19 +95,22 @@ def plan_demo(
     max_checks: int = MAX_CHECKS,
     say: Callable[[str], None] = lambda text: None,
 ) -> PlanningResults:
-    """Plan around ``meshes`` with the margins of ``anatomy``. image: a CT in HU.
+    """Plan around what `planning_scene` gives to MoveIt: the no-go structures of ``labels``, grown by their margins.
 
+    image: a CT in HU; labels and confidence: uint8 on its grid; meshes: the structures as published, not grown.
     The same scene gives the same paths. Raises ModuleNotFoundError without ompl or coal, and ValueError when no no-go
     structure has a mesh, the image shows no body, or a target lies outside it.
     """
     tool = tool or Tool()
-    grown, bare = (no_go_obstacles(meshes, anatomy, margins=on) for on in (True, False))
+    no_go = solids(labels, confidence, [s for s in anatomy if s.role is Role.NO_GO and s.name in meshes])
+    grown = [Obstacle(name, grown_mesh(solid), 0.0) for name, solid in no_go.items()]
+    bare = [Obstacle(name, meshes[name], 0.0) for name in no_go]
     if not grown:
         raise ValueError("no no-go structure has a mesh: expected something to plan around")
     body = body_mask(image)
     workspace = Workspace(body)
     entry = skin_point(body, np.array(entry_near_m))
-    desk = _Desk(workspace, tool, entry, {o.name: o.mesh for o in bare}, anatomy, max_checks, say)
+    desk = _Desk(workspace, tool, entry, no_go, {o.name: o.mesh for o in bare}, anatomy, max_checks, say)
     target = np.array(target_m)
     goal = desk.goal(grown, target)
     straight = goal or Poses.one(target, target - entry)
@@ -122,6 +132,7 @@ class _Desk:
     workspace: Workspace
     tool: Tool
     entry: np.ndarray
+    solids: Mapping[str, Solid]
     meshes: Mapping[str, Mesh]
     anatomy: Anatomy
     max_checks: int
@@ -129,6 +140,8 @@ class _Desk:
 
     def goal(self, obstacles: list[Obstacle], target: np.ndarray) -> Poses | None:
         """The free pose with the tip at ``target`` that is turned least from the straight way; None without one."""
+        if any(SignedDistance(obstacle.mesh)(target[None])[0] < 0 for obstacle in obstacles):
+            return None
         scene = CollisionScene(obstacles, self.tool, GUARD_M)
         straight = target - self.entry
         axes = sorted(directions(GOAL_DIRECTIONS), key=lambda axis: -axis @ straight)
@@ -143,7 +156,7 @@ class _Desk:
         start = Poses.one(self.entry, target - self.entry)
         best, reason, checks = None, "", 0
         if goal is None:
-            reason = f"the tool fits in no direction with its tip there: nearest: {self._tightest(target)}"
+            reason = f"the tool fits in no direction with its tip there; nearest to it: {self._tightest(target)}"
         else:
             for seed in SEEDS if obstacles else SEEDS[:1]:
                 tried = plan(scene, self.workspace, start, goal, seed=seed, max_checks=self.max_checks)
@@ -156,7 +169,9 @@ class _Desk:
                 reason = f"no path from the entry among {checks:,} poses; nearest to it: {self._tightest(target)}"
         where = best or goal or Poses.one(target, target - self.entry)
         clearance = clearances_mm(where, self.tool, self.meshes)
-        return Attempt(name, target, best, clearance, reason, checks, time.perf_counter() - began)
+        spine_mm = where.spine(self.tool, 0.001).reshape(-1, 3) * MM_PER_M
+        spare = {n: float(s.excess_mm(spine_mm).min() - self.tool.radius_m * MM_PER_M) for n, s in self.solids.items()}
+        return Attempt(name, target, best, clearance, spare, reason, checks, time.perf_counter() - began)
 
     def _tightest(self, target: np.ndarray) -> str:
         """The structures that a ball of the tool's radius at ``target`` has least room to, beyond their margins."""
@@ -181,6 +196,7 @@ def figures(results: PlanningResults) -> dict:
                 "reason": attempt.reason,
                 "length_mm": None if attempt.length_mm is None else round(attempt.length_mm, 1),
                 "clearance_mm": {name: round(mm, 2) for name, mm in attempt.clearance_mm.items()},
+                "spare_mm": {name: round(mm, 2) for name, mm in attempt.spare_mm.items()},
                 "keeps_every_margin": attempt.poses is not None and results.keeps_margins(attempt),
                 "poses_checked": attempt.checks,
                 "seconds": round(attempt.seconds, 2),

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
-from threedme_ros.anatomy import Anatomy, Role
 from threedme_ros.geometry.surface import Mesh
 from threedme_ros.planning.tool import Tool
 from threedme_ros.volume import MM_PER_M, Volume
@@ -22,15 +20,6 @@ class Obstacle:
     name: str
     mesh: Mesh
     margin_m: float
-
-
-def no_go_obstacles(meshes: Mapping[str, Mesh], anatomy: Anatomy, *, margins: bool = True) -> list[Obstacle]:
-    """The no-go structures of ``anatomy`` that have a mesh, with the table's margins, or with none."""
-    return [
-        Obstacle(s.name, meshes[s.name], s.margin_mm / MM_PER_M if margins else 0.0)
-        for s in anatomy
-        if s.role is Role.NO_GO and s.name in meshes
-    ]
 
 
 class Workspace:
