@@ -15,7 +15,9 @@ import pytest
 
 pytest.importorskip("rclpy")
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from geometry_msgs.msg import TransformStamped
 from perceiving import next_stamp
+from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
@@ -301,6 +303,63 @@ def test_without_news_the_anatomy_grows_to_a_limit_and_is_never_cleared(domain, 
         assert sizes(stub, "or_kidney_right")[-1] == pytest.approx(sizes(stub, "or_kidney_right")[0], abs=0.5)
     finally:
         stub.kill()
+
+
+def test_a_patient_that_moves_in_tf_is_moved_in_the_scene(domain, anatomy, volumes, tmp_path, spoken):
+    pytest.importorskip("tf2_ros", reason="tf2_ros is not installed: apt install ros-$ROS_DISTRO-tf2-ros-py")
+    from tf2_msgs.msg import TFMessage
+
+    stub, name = Stub(domain, tmp_path), "/tf/planning_scene"
+    node = domain.start(
+        "planning_scene", "-r", "__ns:=/tf", object_prefix="tf_", planning_frame="base_link", stale_after_s=1e5, **FAST
+    )
+    source = Source(domain, anatomy, "/tf")
+    latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    registration = domain.node.create_publisher(TFMessage, "/tf_static", latched)
+
+    def register(x_m: float) -> None:
+        transform = TransformStamped(child_frame_id="patient")
+        transform.header.frame_id = "base_link"
+        transform.transform.translation.x = x_m
+        registration.publish(TFMessage(transforms=[transform]))
+
+    try:
+        domain.spin_until(source.labels.get_subscription_count, 90.0, "the node does not listen")
+        source.show(volumes["whole"])
+        wait_until_kept(domain, stub, [("add", "tf_aorta"), ("add", "tf_targets")])
+        domain.spin_until(lambda: "TF does not know" in said(spoken, name).message, 20.0, "TF is not missed")
+        assert said(spoken, name).level == DiagnosticStatus.ERROR
+        register(0.5)
+        domain.spin_until(lambda: said(spoken, name).level == DiagnosticStatus.OK, 20.0, "not well with TF")
+        assert {o["operation"] for o in stub.changes()} == {"add"}  # the first registration moves nothing
+        since = len(stub.told)
+        register(0.503)
+        wait_until_kept(
+            domain, stub, [("move", "tf_aorta"), ("move", "tf_kidney_right"), ("move", "tf_targets")], since
+        )
+        domain.spin_until(lambda: "octomap" in stub.told[-1], 10.0, "the octomap was not cleared")
+        node.wait_for("patient moved against base_link")
+    finally:
+        stub.kill()
+
+
+def test_without_tf2_ros_or_moveit_msgs_the_node_says_what_to_install(domain):
+    for package, parameters in (("moveit_msgs", {}), ("tf2_ros", {"planning_frame": "base_link"})):
+        process = blocked(domain, package, parameters)
+        assert process.returncode == 1
+        assert package in process.stderr and "apt install ros-$ROS_DISTRO-" in process.stderr
+        assert "Traceback" not in process.stderr
+
+
+def blocked(domain, package: str, parameters: dict) -> subprocess.CompletedProcess:
+    """The node where ``package`` cannot be imported."""
+    arguments = [part for name, value in parameters.items() for part in ("-p", f"{name}:={value}")]
+    code = (
+        f"import sys; sys.modules[{package!r}] = None; from threedme_ros.nodes.planning_scene import main; "
+        f"sys.exit(main(['node', '--ros-args', *{arguments!r}]))"
+    )
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, env=domain.environment, capture_output=True, text=True, timeout=90)
 
 
 def sizes(stub, name: str) -> list[float]:
