@@ -7,6 +7,7 @@ from pathlib import Path
 
 PACKAGE = "threedme_ros"
 DEMO_CHECKPOINT = "models/3dme_small_demo.safetensors"
+DEMO_PROMPT_DECODER = "models/3dme_small_prompt.safetensors"
 
 
 def share_path(relative: str) -> Path:

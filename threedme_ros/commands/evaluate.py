@@ -1,18 +1,24 @@
-"""`threedme evaluate`: a checkpoint on the sample patients, or on the held-out cases of a task."""
+"""`threedme evaluate`: a checkpoint on the sample patients (alone, by clicks, by prototypes), or on a task."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-SAMPLES = "samples"
+SAMPLES, PROMPTS, PROTOTYPES = "samples", "prompts", "prototypes"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from threedme_ros.training import evaluate
 
-    parser.add_argument("task", nargs="?", default=SAMPLES, help="a task as for finetune, or samples (the default)")
+    parser.add_argument(
+        "task",
+        nargs="?",
+        default=SAMPLES,
+        help="a task as for finetune; samples (the default), prompts or prototypes: on the sample patients",
+    )
     evaluate.add_arguments(parser)
+    parser.add_argument("--prompt-decoder", type=Path, help="prompts: default, the one that ships")
     task = parser.add_argument_group("a task")
     task.add_argument("--data", type=Path, help="the data set's folder, as its authors lay it out")
     task.add_argument("--foundation", help="with --adapter: the foundation it belongs to")
@@ -29,6 +35,14 @@ def run(arguments: argparse.Namespace) -> int:
         from threedme_ros.training import evaluate
 
         return evaluate.main(arguments)
+    if arguments.task == PROMPTS:
+        from threedme_ros.training import prompt_evaluation
+
+        return prompt_evaluation.main(arguments)
+    if arguments.task == PROTOTYPES:
+        from threedme_ros.training import prototype_evaluation
+
+        return prototype_evaluation.main(arguments)
     return _run_task(arguments)
 
 

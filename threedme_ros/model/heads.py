@@ -31,8 +31,12 @@ class SegmentationDecoder(nn.Module):
         with torch.no_grad():  # start at the usual share of background (Lin et al. 2017, section 4.1)
             self.head.bias.zero_()[:8] = math.log(config.num_classes * 4)
 
-    def forward(self, features: Features) -> Tensor:
+    def pyramid(self, features: Features) -> tuple[Tensor, Tensor, Tensor]:
+        """Refined features at stride 2, 4 and 8, channels as in the config: the per-voxel embeddings."""
         x8 = self.refine8(features.level8)
         x4 = self.refine4(upsample(pointwise(x8, self.top4)) + pointwise(features.level4, self.lateral4))
         x2 = self.refine2(upsample(pointwise(x4, self.top2)) + pointwise(features.level2, self.lateral2))
-        return pointwise(x2, self.head)
+        return x2, x4, x8
+
+    def forward(self, features: Features) -> Tensor:
+        return pointwise(self.pyramid(features)[0], self.head)

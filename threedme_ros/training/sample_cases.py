@@ -7,7 +7,7 @@ from pathlib import Path
 
 from threedme_ros.anatomy import Anatomy
 from threedme_ros.model.config import Preprocessing
-from threedme_ros.samples import sample_case, totalsegmentator_ids
+from threedme_ros.samples import SampleCase, sample_case, totalsegmentator_ids
 
 from .data import TrainingCase, TrainingError, training_case
 
@@ -30,10 +30,7 @@ def load_training_cases(
 
     Raises TrainingError for a case that is kept for evaluation, without opening it.
     """
-    samples = [sample_case(key, folder) for key in keys]
-    for sample in samples:
-        if sample.role != "training":
-            raise TrainingError(f"case {sample.key} ({sample.source}) is for evaluation only: expected a training case")
+    samples = _training_samples(keys, folder)
     families, cases = source_families(), []
     for sample in samples:
         source = sample.source_labels()
@@ -41,6 +38,25 @@ def load_training_cases(
             training_case(sample.key, sample.image(), source, sample.labels(anatomy), preprocessing, families, KINDS)
         )
     return cases
+
+
+def load_source_cases(
+    keys: Sequence[str], preprocessing: Preprocessing, folder: Path | None = None
+) -> list[TrainingCase]:
+    """As `load_training_cases`, but the labels are the source's own ids, all of them: what a click may mean."""
+    families, cases = source_families(), []
+    for sample in _training_samples(keys, folder):
+        source = sample.source_labels()
+        cases.append(training_case(sample.key, sample.image(), source, source, preprocessing, families, KINDS))
+    return cases
+
+
+def _training_samples(keys: Sequence[str], folder: Path | None) -> list[SampleCase]:
+    samples = [sample_case(key, folder) for key in keys]
+    for sample in samples:
+        if sample.role != "training":
+            raise TrainingError(f"case {sample.key} ({sample.source}) is for evaluation only: expected a training case")
+    return samples
 
 
 def source_families() -> dict[int, int]:
