@@ -24,7 +24,7 @@ FLOORS = (
     {"pictures", "igtl", "scene"},
     {"training"},
     {"nodes"},
-    {"demo"},
+    {"demo", "benchmark"},
     {"commands"},
     {"cli"},
 )

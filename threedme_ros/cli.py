@@ -24,6 +24,7 @@ COMMANDS = {
     "tasks": "the tasks a foundation can be adapted to: data, papers, published figures",
     "finetune": "adapt a foundation to a task: frozen encoder, low-rank adapters, or everything",
     "predict": "segment a folder of scans: resumable, shared out over torchrun or SLURM, one report",
+    "benchmark": "how fast this machine is, against other networks: every stage, engine and size, ROS, memory",
     "info": "what a checkpoint is: model, label table, preprocessing, provenance, hash",
 }
 

@@ -97,7 +97,7 @@ def export_onnx(model: nn.Module, shape: tuple[int, int, int], precision: str = 
     dtype = DTYPES[precision]
     model = fold_norms(copy.deepcopy(model).eval()).to(dtype)
     example = torch.zeros(1, 1, *shape)
-    with _quiet():
+    with quiet():
         program = torch.onnx.export(
             Predictor(model, dtype).eval(),
             (example,),
@@ -153,7 +153,7 @@ def portability_problems(graph: onnx.ModelProto) -> list[str]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     # the exporter warns of torchvision's absence and of its own deprecations: nothing a user can act on
     logger = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = logger.level

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -14,8 +14,8 @@ import torch
 from threedme_ros.inference.channels import prepare_channels
 from threedme_ros.inference.choice import open_engine
 from threedme_ros.inference.engines import DEFAULT_MIN_AGREEMENT, Engine, EngineError
-from threedme_ros.inference.preprocess import MODALITIES, PADDING_VALUE, prepare, restore_labels
-from threedme_ros.inference.tiling import plan_windows
+from threedme_ros.inference.preprocess import MODALITIES, PADDING_VALUE, Prepared, prepare, restore_labels
+from threedme_ros.inference.tiling import Window, plan_windows
 from threedme_ros.volume import Volume
 
 if TYPE_CHECKING:
@@ -36,12 +36,22 @@ class Segmentation:
 
     timings_s: seconds of wall clock by stage: "preprocess", "network", "restore", "total".
     warnings: where the input was not what the checkpoint was made for, one sentence each.
+    update: "full" where the network saw the whole volume; see `threedme_ros.inference.incremental` for the others.
     """
 
     labels: Volume
     confidence: Volume
     timings_s: dict[str, float]
     warnings: tuple[str, ...] = ()
+    update: str = "full"
+
+
+class Prediction(NamedTuple):
+    """At the model's resolution: labels (D, H, W) uint8, confidence (D, H, W) float32; update: see `Segmentation`."""
+
+    labels: np.ndarray
+    confidence: np.ndarray
+    update: str = "full"
 
 
 class Segmenter:
@@ -109,6 +119,12 @@ class Segmenter:
 
         Raises VolumeError for a volume the checkpoint cannot see, EngineError for a network that fails.
         """
+        return self.segment_by(volume, lambda x, prepared: Prediction(*self.predict(x)))
+
+    def segment_by(
+        self, volume: Volume | Sequence[Volume], predict: Callable[[np.ndarray, Prepared], Prediction]
+    ) -> Segmentation:
+        """`segment`, with another way from the prepared (D, H, W) or (C, D, H, W) to its labels."""
         started = perf_counter()
         if isinstance(volume, Volume) and len(self.modalities) == 1:
             prepared = prepare(volume, self.checkpoint.preprocessing, self.modalities[0])
@@ -119,9 +135,9 @@ class Segmenter:
             prepared, volume = channels.first, volumes[0]
             x, warnings = (channels.x if len(volumes) > 1 else channels.x[0]), channels.warnings
         ready = perf_counter()
-        labels, confidence = self.predict(x)
+        prediction = predict(x, prepared)
         predicted = perf_counter()
-        labels, confidence = restore_labels(labels, confidence, prepared)
+        labels, confidence = restore_labels(prediction.labels, prediction.confidence, prepared)
         restored = perf_counter()
         timings = {
             "preprocess": ready - started,
@@ -129,14 +145,28 @@ class Segmenter:
             "restore": restored - predicted,
             "total": restored - started,
         }
-        return Segmentation(volume.with_voxels(labels), volume.with_voxels(confidence), timings, warnings)
+        labels, confidence = volume.with_voxels(labels), volume.with_voxels(confidence)
+        return Segmentation(labels, confidence, timings, warnings, prediction.update)
 
     def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The prepared (D, H, W) or (C, D, H, W) -> labels uint8, confidence float32 (D, H, W), whole or in tiles.
 
         Out of memory it goes on with smaller windows, then, as after any failure, with the next engine.
         """
-        return self._chain.attempt(lambda engine, window_voxels: _predict(engine, x, window_voxels))
+        shape = x.shape[-3:]
+        labels, confidence = np.empty(shape, np.uint8), np.empty(shape, np.float32)
+
+        def whole(engine: Engine, window_voxels: int) -> tuple[np.ndarray, np.ndarray]:
+            _fill(engine, x, plan_windows(shape, window_voxels), labels, confidence)
+            return labels, confidence
+
+        return self._chain.attempt(whole)
+
+    def predict_windows(
+        self, x: np.ndarray, windows: Sequence[Window], labels: np.ndarray, confidence: np.ndarray
+    ) -> None:
+        """`predict` where ``windows`` keep voxels, written into ``labels`` and ``confidence``; the rest stays."""
+        self._chain.attempt(lambda engine, _: _fill(engine, x, windows, labels, confidence))
 
     def warm_up(self, shape: tuple[int, int, int] | None = None) -> float:
         """Build and run the engine once for volumes of ``shape`` (D, H, W) at the model's spacing. Returns seconds.
@@ -171,17 +201,15 @@ class Segmenter:
         self._chain.close()
 
 
-def _predict(engine: Engine, x: np.ndarray, window_voxels: int) -> tuple[np.ndarray, np.ndarray]:
-    shape = x.shape[-3:]
-    labels, confidence = np.empty(shape, np.uint8), np.empty(shape, np.float32)
-    for window in plan_windows(shape, window_voxels):
+def _fill(engine: Engine, x: np.ndarray, windows: Sequence[Window], labels: np.ndarray, confidence: np.ndarray) -> None:
+    for window in windows:
         part = window.cut(x) if x.ndim == 3 else np.stack([window.cut(channel) for channel in x])
         found, certainty = engine.run(part)
+        certainty = certainty[window.kept_inside]
+        if not np.isfinite(certainty.sum()):  # one NaN or infinity makes the sum one
+            raise EngineError(f"{engine.name}: the network's output is not finite")
         labels[window.kept] = found[window.kept_inside]
-        confidence[window.kept] = certainty[window.kept_inside]
-    if not np.isfinite(confidence.sum()):  # one NaN or infinity makes the sum one
-        raise EngineError(f"{engine.name}: the network's output is not finite")
-    return labels, confidence
+        confidence[window.kept] = certainty
 
 
 def default_window_voxels(config: ModelConfig) -> int:

@@ -3,21 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import CompressedImage, PointCloud2
 from std_msgs.msg import String
 from visualization_msgs.msg import MarkerArray
@@ -26,6 +19,7 @@ from threedme_ros.anatomy import Anatomy
 from threedme_ros.geometry.surface import Mesh
 from threedme_ros.nodes.marker_mesh import mesh_of_marker
 from threedme_ros.nodes.messages import volume_from_message
+from threedme_ros.nodes.processes import DemoError, NodeProcesses
 from threedme_ros.nodes.qos import RESULTS
 from threedme_ros.nodes.shapes import read_anatomy_cloud, read_obstacle_cloud
 from threedme_ros.nodes.volume_player import load_source
@@ -38,13 +32,8 @@ NODE = "/perception"
 RATE_HZ = 2.0
 START_TIMEOUT_S = 300.0
 VOLUME_TIMEOUT_S = 300.0
-STOP_TIMEOUT_S = 30.0
 OUTCOMES = ("segmented", "refused", "failed", "replaced", "ignored")
 STAMPED = ("labels", "confidence", "anatomy/points", "anatomy/obstacles")
-
-
-class DemoError(RuntimeError):
-    """The demo cannot go on; the message holds what the process that failed said last."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +75,7 @@ def run_demo(
     say: gets lines of text. progress: gets the number of volumes segmented so far. Raises DemoError.
     """
     case = demo_case(source, say)
-    with tempfile.TemporaryDirectory(prefix="threedme_demo_") as folder, _Processes(Path(folder)) as processes:
+    with tempfile.TemporaryDirectory(prefix="threedme_demo_") as folder, NodeProcesses(Path(folder)) as processes:
         say(f"starting perception and player in ROS domain {processes.domain_id}")
         perception = processes.start("perception", checkpoint=checkpoint, engine=engine)
         inbox = _Inbox(processes)
@@ -103,80 +92,11 @@ def run_demo(
     return _results(case, inbox, published)
 
 
-class _Processes:
-    """Node processes in one ROS domain of this machine, and our own node in it; all gone at the end of ``with``."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.domain_id = int(os.environ.get("ROS_DOMAIN_ID", os.getpid() % 100 + 1))
-        os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"  # for us and for the processes
-        self.environment = {
-            **os.environ,
-            "ROS_DOMAIN_ID": str(self.domain_id),
-            "ROS_LOG_DIR": str(folder),
-            "PYTHONUNBUFFERED": "1",
-        }
-        self._running: list[_Process] = []
-
-    def __enter__(self) -> _Processes:
-        self.context = Context()
-        rclpy.init(context=self.context, domain_id=self.domain_id)
-        self.node = rclpy.create_node("demo", context=self.context)
-        self.executor = SingleThreadedExecutor(context=self.context)
-        self.executor.add_node(self.node)
-        return self
-
-    def __exit__(self, *exception) -> None:
-        for process in list(self._running):
-            self.stop(process)
-        self.node.destroy_node()
-        self.executor.shutdown()
-        rclpy.shutdown(context=self.context)
-
-    def start(self, module: str, **parameters) -> _Process:
-        log = self.folder / f"{module}.log"
-        command = [sys.executable, "-m", f"threedme_ros.nodes.{module}", "--ros-args"]
-        for name, value in parameters.items():
-            command += ["-p", f"{name}:={json.dumps(value)}"]
-        with log.open("w") as file:
-            popen = subprocess.Popen(command, env=self.environment, stdout=file, stderr=subprocess.STDOUT)
-        self._running.append(_Process(module, popen, log))
-        return self._running[-1]
-
-    def stop(self, process: _Process) -> str:
-        """Ctrl-C, and a kill if that does not help; returns the process's output."""
-        self._running.remove(process)
-        if process.popen.poll() is None:
-            process.popen.send_signal(signal.SIGINT)
-        try:
-            process.popen.wait(STOP_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.popen.kill()
-            process.popen.wait()
-        return process.log.read_text(errors="replace")
-
-    def check(self) -> None:
-        """DemoError if one has ended by itself."""
-        for process in self._running:
-            if (status := process.popen.poll()) is not None:
-                raise DemoError(f"{process.name} ended with exit status {status}:\n{self.last_words()}")
-
-    def last_words(self) -> str:
-        return "\n".join(p.log.read_text(errors="replace")[-2000:].strip() for p in self._running)
-
-
-@dataclass
-class _Process:
-    name: str
-    popen: subprocess.Popen
-    log: Path
-
-
 @dataclass
 class _Inbox:
     """The newest message of every topic, and the latency of every volume."""
 
-    processes: _Processes
+    processes: NodeProcesses
     latest: dict[str, object] = field(default_factory=dict)
     latencies_ms: dict[int, float] = field(default_factory=dict)
     values: dict[str, str] = field(default_factory=dict)

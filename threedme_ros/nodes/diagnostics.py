@@ -9,6 +9,8 @@ from collections.abc import Mapping
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from threedme_ros.inference.incremental import UPDATES
+
 LATENCIES_KEPT = 200
 
 
@@ -21,6 +23,9 @@ class Health:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.counts = dict.fromkeys(("seen", "segmented", "replaced", "refused", "failed", "ignored"), 0)
+        self.passes = dict.fromkeys(UPDATES, 0)
+        """Segmented volumes by what the network saw of them."""
+        self._last_pass = ""
         self.sources = 0
         """Publishers connected to `volume`."""
         self.last_error = ""
@@ -34,10 +39,15 @@ class Health:
         with self._lock:
             self.counts[what] += 1
 
-    def segmented(self, now_s: float, stamp_s: float, warnings: tuple[str, ...] = ()) -> None:
-        """A result went out at ``now_s`` for the volume acquired at ``stamp_s``, both in s of the node's clock."""
+    def segmented(self, now_s: float, stamp_s: float, warnings: tuple[str, ...] = (), update: str = UPDATES[0]) -> None:
+        """A result went out at ``now_s`` for the volume acquired at ``stamp_s``, both in s of the node's clock.
+
+        update: one of `UPDATES`, what the network saw of it.
+        """
         with self._lock:
             self.counts["segmented"] += 1
+            self.passes[update] += 1
+            self._last_pass = update
             self._latencies_s.append(now_s - stamp_s)
             self._last_result_s = now_s
             self._warnings = warnings
@@ -88,6 +98,8 @@ class Health:
                 **engine,
                 "volume_sources": self.sources,
                 **{f"volumes_{what}": n for what, n in self.counts.items()},
+                **{f"passes_{what}": n for what, n in self.passes.items()},
+                "last_pass": self._last_pass,
                 "age_of_last_result_s": "" if age_s is None else f"{age_s:.3f}",
                 "anatomy": "none" if age_s is None else "stale" if stale_reason else "current",
                 **_percentiles_ms(self._latencies_s),

@@ -66,6 +66,12 @@ class PerceptionParameters(Parameters):
         between=(0.0, 1.0),
     )
     threads: int = parameter(0, "CPU threads of the network; 0: the engine decides", between=(0, 1024))
+    incremental: bool = parameter(
+        True, "the network sees only what changed since the last volume, where grid and frame are the same"
+    )
+    full_every: int = parameter(
+        20, "with incremental: one in so many volumes is seen whole; 0: only when it must", between=(0, 10**6)
+    )
     modality: str = parameter("auto", "how intensities are read: CT in HU, or anything else", choices=MODALITIES)
     max_voxels: int = parameter(DEFAULT_MAX_VOXELS, "larger volumes are refused [voxels]", between=(1, 2**40))
     max_faces: int = parameter(5000, "triangles a structure in anatomy/markers at most", between=(100, 1_000_000))

@@ -33,6 +33,7 @@ from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import MarkerArray
 
+from threedme_ros.inference.incremental import IncrementalSegmenter, UpdatePolicy
 from threedme_ros.inference.segmenter import Segmenter
 from threedme_ros.model.checkpoint import load_checkpoint
 from threedme_ros.nodes.diagnostics import Health, diagnostics_message
@@ -75,7 +76,7 @@ class PerceptionNode(LifecycleNode):
         self._state = "unconfigured"
         self._health = Health()
         self._log_handler = RosLogHandler(self.get_logger(), self._health.warn)
-        self._segmenter: Segmenter | None = None
+        self._segmenter: Segmenter | IncrementalSegmenter | None = None
         self._worker: VolumeWorker | None = None
         self._outputs: dict = {}
         self._volumes = None
@@ -143,7 +144,7 @@ class PerceptionNode(LifecycleNode):
             checkpoint = load_checkpoint(parameters.checkpoint or share_path(DEMO_CHECKPOINT))
             anatomy = matched_anatomy(checkpoint.anatomy, parameters.anatomy)
             anatomy = with_margins(anatomy, self._declare_margins(anatomy))
-            self._segmenter = Segmenter(
+            segmenter = Segmenter(
                 checkpoint,
                 engine=parameters.engine,
                 device=parameters.device,
@@ -152,6 +153,8 @@ class PerceptionNode(LifecycleNode):
                 threads=parameters.threads,
                 modality=parameters.modality,
             )
+            policy = UpdatePolicy(full_every=parameters.full_every)
+            self._segmenter = IncrementalSegmenter(segmenter, policy) if parameters.incremental else segmenter
             for topic, kind in OUTPUTS.items():
                 events = publisher_events(self, topic, RESULTS, self._warn)
                 self._outputs[topic] = self.create_lifecycle_publisher(kind, topic, RESULTS, event_callbacks=events)

@@ -11,6 +11,7 @@ from visualization_msgs.msg import MarkerArray
 from threedme_ros.anatomy import Anatomy, AnatomyError
 from threedme_ros.geometry.margins import obstacle_points
 from threedme_ros.geometry.surface import surface_meshes, surface_points
+from threedme_ros.inference.incremental import IncrementalSegmenter
 from threedme_ros.inference.segmenter import Segmentation, Segmenter
 from threedme_ros.nodes.messages import image_message, volume_from_message, volume_message
 from threedme_ros.nodes.parameters import PerceptionParameters
@@ -49,7 +50,7 @@ class Results:
     header: Header
 
 
-def process(message: CompressedImage, segmenter: Segmenter, settings: Settings) -> Results:
+def process(message: CompressedImage, segmenter: Segmenter | IncrementalSegmenter, settings: Settings) -> Results:
     """Raises VolumeError for a volume that is refused."""
     volume = volume_from_message(message, max_voxels=settings.parameters.max_voxels)
     segmentation = segmenter.segment(volume)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from sensor_msgs.msg import CompressedImage, PointCloud2
 
+from threedme_ros.inference.incremental import IncrementalSegmenter
 from threedme_ros.inference.segmenter import Segmenter
 from threedme_ros.nodes import pipeline
 from threedme_ros.nodes.diagnostics import Health
@@ -38,7 +39,13 @@ class VolumeWorker:
     because of an error.
     """
 
-    def __init__(self, segmenter: Segmenter, settings: pipeline.Settings, health: Health, outlet: Outlet) -> None:
+    def __init__(
+        self,
+        segmenter: Segmenter | IncrementalSegmenter,
+        settings: pipeline.Settings,
+        health: Health,
+        outlet: Outlet,
+    ) -> None:
         self.settings = settings
         self._segmenter = segmenter
         self._health = health
@@ -108,12 +115,14 @@ class VolumeWorker:
         seconds = perf_counter() - began
         self._last, self.last_obstacles = results, results.clouds.obstacles
         stamp = message.header.stamp
-        warnings = results.segmentation.warnings
-        self._health.segmented(self._outlet.now_s(), stamp.sec + stamp.nanosec / 1e9, warnings)
+        segmentation = results.segmentation
+        warnings = segmentation.warnings
+        acquired_s = stamp.sec + stamp.nanosec / 1e9
+        self._health.segmented(self._outlet.now_s(), acquired_s, warnings, segmentation.update)
         for warning in warnings:
             self._outlet.get_logger().warning(warning)
         self._outlet.get_logger().info(
-            f"segmented a volume of {results.segmentation.labels.shape} voxels in {seconds:.2f} s",
+            f"segmented a volume of {segmentation.labels.shape} voxels in {seconds:.2f} s ({segmentation.update} pass)",
             throttle_duration_sec=PROGRESS_PERIOD_S,
         )
         self._outlet.publish_health()
