@@ -1,0 +1,1 @@
+"""Experiments small enough for two CPU cores: `threedme experiment`. A negative result is a result."""
