@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": "a checkpoint on the sample patients, or on a task's held-out cases: report and pictures",
     "train-demo": "train the shipped checkpoint again, from the two training patients",
     "train-prompt": "train the decoder that turns clicks into masks, on a frozen checkpoint",
+    "experiment": "masking schedules, few labels, the encoder's parts: small comparisons over seeds, with tables",
     "pretrain": "a foundation from unlabelled volumes, by progressive masking; torchrun for many GPUs",
     "tasks": "the tasks a foundation can be adapted to: data, papers, published figures",
     "finetune": "adapt a foundation to a task: frozen encoder, low-rank adapters, or everything",
