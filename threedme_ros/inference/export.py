@@ -30,8 +30,9 @@ from threedme_ros.inference.engines.build_cache import cached_build
 if TYPE_CHECKING:
     import onnx
 
-OPSET = 18
-"""The oldest with every operator used (LayerNormalization 17, axes as inputs 18), so that every runtime knows it."""
+OPSETS = {"fp32": 18, "fp16": 18, "bf16": 22}
+"""The oldest with every operator used (LayerNormalization 17, axes as inputs 18, convolution in bf16 22), so that every
+runtime knows it."""
 
 INPUT, LABELS, CONFIDENCE = "volume", "labels", "confidence"
 MAX_RANK = 8
@@ -102,7 +103,7 @@ def export_onnx(model: nn.Module, shape: tuple[int, int, int], precision: str = 
             Predictor(model, dtype).eval(),
             (example,),
             dynamo=True,
-            opset_version=OPSET,
+            opset_version=OPSETS[precision],
             input_names=[INPUT],
             output_names=[LABELS, CONFIDENCE],
             verbose=False,

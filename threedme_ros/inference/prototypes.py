@@ -22,11 +22,11 @@ from threedme_ros.model.embedding import embed
 from threedme_ros.model.layers import block_mean, upsample
 from threedme_ros.volume import Volume, resample
 
-PER_STRUCTURE, PER_BACKGROUND = 4, 24
+PER_STRUCTURE, PER_BACKGROUND = 8, 64
 MAX_VECTORS = 4000
 """Of a structure, evenly thinned, before k-means."""
 ROUNDS = 10
-PURITY = 0.75
+PURITY = 0.5
 """A cell stands for a structure if at least this share of its voxels is that structure."""
 TEMPERATURE = 0.05
 """Cosines divided by it are the logits; it only shapes the confidence."""

@@ -11,12 +11,13 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 
 from threedme_ros.inference.engines import EngineError
 from threedme_ros.inference.engines.tensorrt_build import build_plan, make_logger
-from threedme_ros.inference.export import export_onnx
+from threedme_ros.inference.export import export_onnx, portability_problems
 from threedme_ros.model.config import ModelConfig
 from threedme_ros.model.threedme import ThreeDME
 
@@ -67,6 +68,7 @@ def test_every_graph_parses_and_builds(trt, size: str, shape: tuple[int, int, in
     torch.manual_seed(0)
     model = ThreeDME(TINY if size == "tiny" else ModelConfig.of_size(size, 17)).eval()
     graph = export_onnx(model, shape, precision)
+    assert portability_problems(onnx.load_from_string(graph)) == []
     names = TARGETS if size != "tiny" else ("SM89",)
     began = time.monotonic()
     plan, _ = build_plan(trt, make_logger(trt), graph, shape, workspace_bytes=4 << 30, configure=targets(trt, names))

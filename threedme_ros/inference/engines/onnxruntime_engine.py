@@ -13,7 +13,7 @@ from threedme_ros.inference.engines.build_cache import default_cache_dir
 from threedme_ros.inference.export import CONFIDENCE, INPUT, LABELS, cached_onnx
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
-MAX_SESSIONS = 2
+MAX_SESSIONS = 4
 """Each keeps its working memory, GBs for a large window; a dropped one is back from the disk in under a second."""
 
 

@@ -13,7 +13,7 @@ from threedme_ros.inference.engines.build_cache import default_cache_dir
 from threedme_ros.inference.export import CONFIDENCE, INPUT, LABELS, cached_onnx
 
 HINTS = {"fp32": "f32", "bf16": "bf16"}
-MAX_MODELS = 2
+MAX_MODELS = 4
 """Each keeps its working memory, hundreds of MB for a large window."""
 
 
