@@ -145,7 +145,9 @@ def spoken(domain, source):
 
 
 def said(spoken, name="/planning_scene") -> DiagnosticStatus:
-    return next(s for array in reversed(spoken) for s in array.status if s.name == name)
+    """The newest; STALE before the first."""
+    found = (s for array in reversed(spoken) for s in array.status if s.name == name)
+    return next(found, DiagnosticStatus(level=DiagnosticStatus.STALE))
 
 
 def values(spoken, name="/planning_scene") -> dict[str, str]:

@@ -93,6 +93,15 @@ def test_obstacles_come_before_free_space(keeper):
     assert settle(keeper, 1.0, wanted, {"aorta"}) == [[("add", "liver")], [("remove", "aorta")]]
 
 
+def test_one_that_grows_on_and_on_holds_up_no_other(keeper):
+    names, sent = ("aorta", "colon", "liver", "spleen"), []
+    for count in range(8):
+        grown = {name: replace(AORTA, extra_mm=0.5 * count) for name in names}
+        sent += step(keeper, float(count), grown)
+        keeper.acknowledged()
+    assert [name for _, name in sent] == [*names, *names]
+
+
 def test_a_refused_object_waits_longer_each_time_and_holds_up_no_other(keeper):
     assert step(keeper, 0.0) == [("add", "aorta")]
     keeper.refused(0.0)

@@ -65,12 +65,14 @@ class Keeper:
         self._registration += 1
 
     def pending(self, wanted: Mapping[str, Wanted], released: Collection[str] = ()) -> list[Change]:
-        """Everything that is not yet as wanted: first what moves, then what obstructs, last what frees space.
+        """Everything that is not yet as wanted: first what moves, then what is missing, then what was added longest
+        ago (so that one that grows on and on does not hold up the others), last what frees space.
 
         Only ``released`` names are removed; anything else the scene holds stays.
         """
         changes = [change for name, want in wanted.items() if (change := self._change(name, want))]
-        changes.sort(key=lambda change: change.operation is not Operation.MOVE)
+        age = {name: order for order, name in enumerate(self._held)}  # oldest first; -1: missing
+        changes.sort(key=lambda change: (change.operation is not Operation.MOVE, age.get(change.name, -1)))
         gone = (set(self._held) | self._unsure) & set(released) - set(wanted)
         return [*changes, *(Change(Operation.REMOVE, name, None, self._registration) for name in sorted(gone))]
 
