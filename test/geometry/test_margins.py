@@ -99,3 +99,18 @@ def test_bad_arguments_are_named():
         obstacle_points(labels, None, table(), resolution_m=0)
     with pytest.raises(ValueError, match="low_confidence_mm -1"):
         obstacle_points(labels, None, table(), low_confidence_mm=-1)
+
+
+def test_moving_points_onto_the_offset_opens_no_hole_in_creases():
+    voxels = np.zeros((70, 60, 60), np.uint8)
+    index = np.stack(np.meshgrid(*map(np.arange, voxels.shape), indexing="ij"), -1)
+    voxels[np.linalg.norm(index - [22, 30, 30], axis=-1) < 12] = 1
+    voxels[np.linalg.norm(index - [47, 30, 30], axis=-1) < 10] = 1
+    points = obstacle_points(Volume(voxels, np.eye(4)), None, table(5.0), resolution_m=0.005) * 1e3
+    direction = np.random.default_rng(0).normal(size=(20000, 3))
+    direction /= np.linalg.norm(direction, axis=1)[:, None]
+    balls = [([22, 30, 30], 17), ([47, 30, 30], 15)]
+    surface = np.concatenate([centre + radius * direction for centre, radius in balls])
+    for centre, radius in balls:
+        surface = surface[np.linalg.norm(surface - centre, axis=1) >= radius - 1e-9]
+    assert 2 * cKDTree(points).query(surface)[0].max() <= 5.0

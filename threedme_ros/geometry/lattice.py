@@ -87,10 +87,13 @@ def boundary(values: np.ndarray, exposed: np.ufunc = np.not_equal) -> Boundary:
     own = flat[where]
     ahead = [exposed(flat[where + stride], own) for stride in strides]
     behind = [exposed(flat[where - stride], own) for stride in strides]
-    faces = np.sum(ahead, 0, dtype=np.float32) + np.sum(behind, 0, dtype=np.float32)
+    faces = sum(side.view(np.int8) for side in (*ahead, *behind))
     index = np.stack(np.unravel_index(where, padded.shape), 1) - 1
-    shift = np.stack([(a.astype(np.float32) - b) for a, b in zip(ahead, behind, strict=True)], 1)
-    return Boundary(index, own, (index + 0.5 * shift / faces[:, None]).astype(np.float32))
+    surface = index.astype(np.float32)
+    half = np.float32(0.5) / faces
+    for axis in range(3):
+        surface[:, axis] += half * (ahead[axis].view(np.int8) - behind[axis].view(np.int8))
+    return Boundary(index, own, surface)
 
 
 def one_per_cell(points: np.ndarray, cell: float, group: np.ndarray | None = None) -> np.ndarray:

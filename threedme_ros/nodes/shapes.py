@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import gc
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 from geometry_msgs.msg import Point, Vector3
@@ -84,7 +86,20 @@ def anatomy_markers(meshes: Mapping[str, Mesh], anatomy: Anatomy, header: Header
 
     Every array speaks about every structure, so a viewer that joins late or misses one ends up with the same scene.
     """
-    return MarkerArray(markers=[_marker(s, meshes.get(s.name), header) for s in anatomy])
+    with _no_collection():
+        return MarkerArray(markers=[_marker(s, meshes.get(s.name), header) for s in anatomy])
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without the cyclic garbage collector: 40,000 new Points start it over and over, 30 ms become 90."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def _marker(structure: Structure, mesh: Mesh | None, header: Header) -> Marker:
