@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import numpy as np
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import MarkerArray
 
 from threedme_ros.anatomy import Anatomy, AnatomyError
+from threedme_ros.geometry.anatomy_geometry import anatomy_geometry
 from threedme_ros.geometry.margins import obstacle_points
-from threedme_ros.geometry.surface import surface_meshes, surface_points
+from threedme_ros.geometry.surface import PointCloud, surface_points
 from threedme_ros.inference.incremental import IncrementalSegmenter
 from threedme_ros.inference.segmenter import Segmentation, Segmenter
 from threedme_ros.nodes.messages import image_message, volume_from_message, volume_message
@@ -55,29 +57,47 @@ def process(message: CompressedImage, segmenter: Segmenter | IncrementalSegmente
     volume = volume_from_message(message, max_voxels=settings.parameters.max_voxels)
     segmentation = segmenter.segment(volume)
     header, anatomy = message.header, settings.anatomy
-    meshes = surface_meshes(segmentation.labels, anatomy, max_faces=settings.parameters.max_faces)
+    markers, both_clouds = shapes(segmentation, settings, header)
     return Results(
         labels=volume_message(segmentation.labels, header.stamp),
         confidence=volume_message(segmentation.confidence, header.stamp),
         overlay=image_message(overlay_rgb(volume, segmentation.labels, anatomy), header),
-        markers=anatomy_markers(meshes, anatomy, header),
-        clouds=clouds(segmentation, settings, header),
+        markers=markers,
+        clouds=both_clouds,
         segmentation=segmentation,
         header=header,
     )
 
 
-def clouds(segmentation: Segmentation, settings: Settings, header: Header) -> Clouds:
-    parameters, anatomy = settings.parameters, settings.anatomy
-    points = surface_points(
+def shapes(segmentation: Segmentation, settings: Settings, header: Header) -> tuple[MarkerArray, Clouds]:
+    """Surfaces, clouds, margins and markers: everything after the labels, the images aside."""
+    geometry = anatomy_geometry(
         segmentation.labels,
         segmentation.confidence,
-        anatomy,
-        min_confidence=round(parameters.min_confidence * 255),
-        voxel_size_m=parameters.point_spacing_mm / MM_PER_M,
+        settings.anatomy,
+        max_faces=settings.parameters.max_faces,
+        **_cloud_options(settings.parameters),
     )
-    obstacles = obstacle_points(segmentation.labels, segmentation.confidence, anatomy)
-    return Clouds(anatomy_cloud(points, anatomy, header), obstacle_cloud(obstacles, header))
+    markers = anatomy_markers(geometry.meshes, settings.anatomy, header)
+    return markers, _clouds(geometry.cloud, geometry.obstacles, settings.anatomy, header)
+
+
+def clouds(segmentation: Segmentation, settings: Settings, header: Header) -> Clouds:
+    """Without the surfaces, which follow neither a margin nor a threshold."""
+    labels, confidence, anatomy = segmentation.labels, segmentation.confidence, settings.anatomy
+    cloud = surface_points(labels, confidence, anatomy, **_cloud_options(settings.parameters))
+    return _clouds(cloud, obstacle_points(labels, confidence, anatomy), anatomy, header)
+
+
+def _cloud_options(parameters: PerceptionParameters) -> dict[str, float]:
+    return {
+        "min_confidence": round(parameters.min_confidence * 255),
+        "voxel_size_m": parameters.point_spacing_mm / MM_PER_M,
+    }
+
+
+def _clouds(cloud: PointCloud, obstacles: np.ndarray, anatomy: Anatomy, header: Header) -> Clouds:
+    return Clouds(anatomy_cloud(cloud, anatomy, header), obstacle_cloud(obstacles, header))
 
 
 def with_margins(anatomy: Anatomy, margins_mm: dict[str, float]) -> Anatomy:
