@@ -23,17 +23,17 @@ class Budget:
     """
 
     seeds: tuple[int, ...] = (0, 1, 2)
-    pretrain_steps: int = 200
-    train_steps: int = 180
+    pretrain_steps: int = 120
+    train_steps: int = 150
     model: str = "small"
     model_changes: Mapping = field(default_factory=dict)
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     pretrain_windows: CropConfig = field(
-        default_factory=lambda: CropConfig(shapes=((64, 64, 64), (16, 96, 96)), weights=(0.75, 0.25))
+        default_factory=lambda: CropConfig(shapes=((48, 48, 48), (16, 48, 48)), weights=(0.75, 0.25))
     )
     windows: WindowConfig = field(
         default_factory=lambda: WindowConfig(
-            shapes=((48, 64, 64), (16, 96, 96)), weights=(0.75, 0.25), synthetic=0.0, field_of_view=0.0
+            shapes=((48, 48, 48), (16, 48, 48)), weights=(0.75, 0.25), synthetic=0.0, field_of_view=0.0
         )
     )
     precision: str = "bf16"
