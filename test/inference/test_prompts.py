@@ -21,8 +21,13 @@ def segmenter(tmp_path_factory) -> PromptSegmenter:
     torch.manual_seed(0)
     path = tmp_path_factory.mktemp("models") / "random.safetensors"
     anatomy = Anatomy([Structure(i, f"organ{i}", (1, 2, 3), 0.0, "context") for i in (1, 2)])
-    save_checkpoint(path, ThreeDME(CONFIG), anatomy, Preprocessing(spacing_mm=(8.0, 8.0, 8.0)), {})
-    segmenter = PromptSegmenter(load_checkpoint(path), PromptDecoder(PromptConfig.of_model(CONFIG)))
+    model = ThreeDME(CONFIG)
+    torch.nn.init.zeros_(model.decoder.head.bias)  # it starts biased towards background
+    torch.nn.init.normal_(model.decoder.head.weight, std=3.0)
+    save_checkpoint(path, model, anatomy, Preprocessing(spacing_mm=(8.0, 8.0, 8.0)), {})
+    decoder = PromptDecoder(PromptConfig.of_model(CONFIG))
+    torch.nn.init.constant_(decoder.head.bias, -2.6)  # untrained, it would find nothing: now about half of the volume
+    segmenter = PromptSegmenter(load_checkpoint(path), decoder)
     segmenter.encodings = 0
 
     def count(*_):

@@ -25,10 +25,10 @@ class FrameWatch:
         self._listener = tf2_ros.TransformListener(self._buffer, node)
         self._errors = tf2_ros.TransformException
 
-    def transform(self, frame_id: str) -> np.ndarray | None:
-        """The newest (4, 4), m, from ``frame_id`` to the planning frame; None where TF does not know it."""
+    def transform(self, frame_id: str, into: str | None = None) -> np.ndarray | None:
+        """The newest (4, 4), m, from ``frame_id`` to ``into`` (the planning frame); None where TF does not know it."""
         try:
-            found = self._buffer.lookup_transform(self._planning_frame, frame_id, Time()).transform
+            found = self._buffer.lookup_transform(into or self._planning_frame, frame_id, Time()).transform
         except self._errors:
             return None
         matrix = np.eye(4)

@@ -54,6 +54,9 @@ class PerceptionParameters(Parameters):
     """Of the `perception` node."""
 
     checkpoint: str = parameter("", "model weights, a .safetensors file; empty: the shipped demo checkpoint")
+    prompt_decoder: str = parameter(
+        "", "what turns clicks into masks, a .safetensors file made for the checkpoint; empty: the shipped one"
+    )
     anatomy: str = parameter("", "label table (YAML: colours, margins, roles); empty: the checkpoint's own")
     engine: str = parameter(
         "auto", "what runs the network; one that fails makes way for the next", choices=("auto", *ENGINES)

@@ -12,6 +12,8 @@
 | `anatomy/markers` | MarkerArray | reliable, transient local, 1 | one TRIANGLE_LIST a structure [m] |
 | `/diagnostics` | DiagnosticArray | reliable, volatile, 10 | 1 Hz, and after every volume |
 
+Clicks (`/clicked_point`, `prompt/*`, `~/clear_prompts`): `threedme_ros.nodes.prompting`.
+
 Services: `~/segment` (Trigger: the latest volume again), `~/set_enabled` (SetBool). Parameters:
 `threedme_ros.nodes.parameters.PerceptionParameters`, and `margin_mm.<structure>` once configured.
 Names are relative, so a namespace works; results carry the stamp and frame of their volume.
@@ -50,6 +52,7 @@ from threedme_ros.nodes.parameters import (
     read_parameters,
 )
 from threedme_ros.nodes.pipeline import Clouds, Results, Settings, matched_anatomy, with_margins
+from threedme_ros.nodes.prompting import Prompting
 from threedme_ros.nodes.qos import RESULTS, VOLUMES, publisher_events, subscription_events
 from threedme_ros.nodes.volume_worker import VolumeWorker
 from threedme_ros.share import DEMO_CHECKPOINT, share_path
@@ -82,6 +85,7 @@ class PerceptionNode(LifecycleNode):
         self._volumes = None
         self._obstacle_timer = None
         self._margins: list[str] = []
+        self._prompting = Prompting(self, self._warn)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_timer(DIAGNOSTICS_PERIOD_S, self._publish_diagnostics)
         self.create_service(Trigger, "~/segment", self._on_segment)
@@ -155,6 +159,7 @@ class PerceptionNode(LifecycleNode):
             )
             policy = UpdatePolicy(full_every=parameters.full_every)
             self._segmenter = IncrementalSegmenter(segmenter, policy) if parameters.incremental else segmenter
+            self._prompting.configure(checkpoint, parameters.prompt_decoder, parameters.modality)
             for topic, kind in OUTPUTS.items():
                 events = publisher_events(self, topic, RESULTS, self._warn)
                 self._outputs[topic] = self.create_lifecycle_publisher(kind, topic, RESULTS, event_callbacks=events)
@@ -170,6 +175,7 @@ class PerceptionNode(LifecycleNode):
             super().on_activate(state)
             self._publish_label_info()
             self._worker.start()
+            self._prompting.start()
             events = subscription_events(self, "volume", VOLUMES, self._warn, self._on_sources)
             self._volumes = self.create_subscription(
                 CompressedImage, "volume", self._worker.submit, VOLUMES, event_callbacks=events
@@ -193,6 +199,7 @@ class PerceptionNode(LifecycleNode):
             self.destroy_timer(self._obstacle_timer)
         self._volumes = self._obstacle_timer = None
         self._health.sources = 0
+        self._prompting.stop(STOP_TIMEOUT_S)
         if self._worker:
             self._worker.stop(STOP_TIMEOUT_S)
 
@@ -200,6 +207,7 @@ class PerceptionNode(LifecycleNode):
         try:
             self._halt()
         finally:
+            self._prompting.release()
             for publisher in self._outputs.values():
                 self.destroy_lifecycle_publisher(publisher)
             for name in self._margins:
@@ -222,6 +230,7 @@ class PerceptionNode(LifecycleNode):
         self.publish_clouds(results.clouds)
         self._outputs["anatomy/markers"].publish(results.markers)
         self._outputs["overlay"].publish(results.overlay)
+        self._prompting.new_volume(results.volume, results.header)
 
     def publish_clouds(self, clouds: Clouds) -> None:
         self._outputs["anatomy/points"].publish(clouds.points)
@@ -233,7 +242,8 @@ class PerceptionNode(LifecycleNode):
     def _publish_diagnostics(self) -> None:
         stale_after_s = self.get_parameter("stale_after_s").value
         name = self.get_fully_qualified_name()
-        status = self._health.status(name, self._state, self.now_s(), stale_after_s, self._engine)
+        shown = {**self._engine, **self._prompting.describe()}
+        status = self._health.status(name, self._state, self.now_s(), stale_after_s, shown)
         self._diagnostics.publish(diagnostics_message(status, self.get_clock().now().to_msg()))
 
     def _publish_label_info(self) -> None:

@@ -19,6 +19,7 @@ from threedme_ros.nodes.messages import image_message, volume_from_message, volu
 from threedme_ros.nodes.parameters import PerceptionParameters
 from threedme_ros.nodes.shapes import anatomy_cloud, anatomy_markers, obstacle_cloud
 from threedme_ros.pictures.overlay import overlay_rgb
+from threedme_ros.volume import Volume
 
 MM_PER_M = 1000.0
 
@@ -48,6 +49,7 @@ class Results:
     overlay: Image
     markers: MarkerArray
     clouds: Clouds
+    volume: Volume
     segmentation: Segmentation
     header: Header
 
@@ -64,6 +66,7 @@ def process(message: CompressedImage, segmenter: Segmenter | IncrementalSegmente
         overlay=image_message(overlay_rgb(volume, segmentation.labels, anatomy), header),
         markers=markers,
         clouds=both_clouds,
+        volume=volume,
         segmentation=segmentation,
         header=header,
     )
