@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -34,9 +35,14 @@ OBJECTS = {"anatomy_kidney_right", "anatomy_aorta", "anatomy_targets"}
 
 
 class Stub:
-    """Another process with a planning scene; ``told``: every line it said."""
+    """Another process with a planning scene, the only one: a new one ends those before. ``told``: what it said."""
+
+    running: ClassVar[list] = []
 
     def __init__(self, domain, folder) -> None:
+        while self.running:
+            self.running[-1].kill()
+        self.running.append(self)
         self.domain = domain
         self.log = folder / f"stub_{time.monotonic_ns()}.log"
         self.behaviour = domain.node.create_publisher(String, "/stub/behave", 10)
@@ -67,8 +73,10 @@ class Stub:
         return said
 
     def kill(self) -> None:
-        self.popen.kill()
-        self.popen.wait()
+        if self in self.running:
+            self.running.remove(self)
+            self.popen.kill()
+            self.popen.wait()
 
 
 class Source:
