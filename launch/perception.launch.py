@@ -15,7 +15,7 @@ from launch_ros.substitutions import FindPackageShare
 
 CONFIG = [FindPackageShare("threedme_ros"), "config"]
 OVERRIDES = {"checkpoint": str, "engine": str, "device": str, "autostart": bool}
-RVIZ_TOPICS = ("anatomy/markers", "anatomy/points", "anatomy/obstacles", "overlay")
+RVIZ_TOPICS = ("anatomy/markers", "anatomy/points", "anatomy/obstacles", "overlay", "prompt/markers")
 # Fast DDS 3 (from Kilted on) renamed the variable and warns about the old name; 2.14 (Jazzy) knows only the old one.
 PROFILES, OTHER_PROFILES = "FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"
 if os.environ.get("ROS_DISTRO") == "jazzy":

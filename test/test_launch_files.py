@@ -17,6 +17,7 @@ import yaml
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 
 from threedme_ros.geometry.margins import RESOLUTION_M
+from threedme_ros.nodes import prompting
 from threedme_ros.nodes.parameters import PerceptionParameters, PlayerParameters
 from threedme_ros.nodes.perception import OUTPUTS
 from threedme_ros.nodes.planning_scene_parameters import PlanningSceneParameters
@@ -176,7 +177,7 @@ def test_rviz_subscribes_to_what_is_published_and_can_be_heard(said):
     config = yaml.safe_load((ROOT / "config/perception.rviz").read_text())["Visualization Manager"]
     shown = {display["Topic"]["Value"]: display for display in config["Displays"] if "Topic" in display}
     for topic, display in shown.items():
-        message = OUTPUTS[topic.lstrip("/")].__name__
+        message = {**OUTPUTS, **prompting.OUTPUTS}[topic.lstrip("/")].__name__
         assert display["Class"] == f"rviz_default_plugins/{message}"
         assert display["Topic"]["Reliability Policy"] == "Reliable"
         assert display["Topic"]["Durability Policy"] == "Transient Local"
@@ -185,6 +186,7 @@ def test_rviz_subscribes_to_what_is_published_and_can_be_heard(said):
         "/anatomy/markers",
         "/anatomy/points",
         "/overlay",
+        "/prompt/markers",
     }
     assert config["Global Options"]["Fixed Frame"] == "patient"
     (rviz,) = [node for node in of_kind(said("perception.launch.py"), "Node") if node.kwargs["package"] == "rviz2"]

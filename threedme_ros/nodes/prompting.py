@@ -45,6 +45,7 @@ from threedme_ros.volume import MM_PER_M, Volume, VolumeError
 
 FOREGROUND_TOPIC, BACKGROUND_TOPIC = "/clicked_point", "/clicked_point_background"
 LABELS_TOPIC, MARKERS_TOPIC = "prompt/labels", "prompt/markers"
+OUTPUTS = {LABELS_TOPIC: CompressedImage, MARKERS_TOPIC: MarkerArray}
 STRUCTURE = Anatomy([Structure(1, "prompt", (255, 210, 40), 0.0, Role.CONTEXT)])
 CLICK_DIAMETER_M = 0.008
 GREEN, RED = ColorRGBA(r=0.2, g=0.9, b=0.2, a=1.0), ColorRGBA(r=0.95, g=0.1, b=0.1, a=1.0)
@@ -120,7 +121,7 @@ class Prompting:
             self._frames = self._frames or FrameWatch(self._node, "")
         except ParameterError:  # tf2_ros is missing: clicks in the patient frame still work
             self._frames = None
-        for topic, kind in ((LABELS_TOPIC, CompressedImage), (MARKERS_TOPIC, MarkerArray)):
+        for topic, kind in OUTPUTS.items():
             events = publisher_events(self._node, topic, RESULTS, self._warn)
             self._outputs[topic] = self._node.create_lifecycle_publisher(kind, topic, RESULTS, event_callbacks=events)
 
