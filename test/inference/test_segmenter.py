@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from threedme_ros.inference import segmenter as segmenter_module
 from threedme_ros.inference.engines import EngineError
 from threedme_ros.inference.segmenter import Segmenter, default_window_voxels
 from threedme_ros.model.config import ModelConfig
@@ -94,12 +95,30 @@ def test_tiles_equal_the_whole_volume_for_a_network_that_looks_no_further_than_t
 
 def test_a_volume_that_fits_is_one_window_and_tiles_share_a_shape(thresholds) -> None:
     engine = Fake()
-    Segmenter(thresholds, engine=engine).segment(ct())
+    Segmenter(thresholds, engine=engine, body_crop=False).segment(ct())
     assert engine.shapes == [(64, 64, 80)]
     engine = Fake()
-    Segmenter(thresholds, engine=engine, max_window_voxels=64**3).segment(ct())
+    Segmenter(thresholds, engine=engine, max_window_voxels=64**3, body_crop=False).segment(ct())
     assert len(engine.shapes) > 1
     assert len(set(engine.shapes)) == 1
+
+
+def test_air_around_the_body_is_not_computed_and_is_background_for_certain(thresholds) -> None:
+    volume = ct()
+    cropped = Segmenter(thresholds, engine="torch").segment(volume)
+    whole = Segmenter(thresholds, engine="torch", body_crop=False).segment(volume)
+    np.testing.assert_array_equal(cropped.labels.voxels, whole.labels.voxels)
+    np.testing.assert_array_equal(cropped.confidence.voxels, whole.confidence.voxels)
+    engine = Fake()
+    Segmenter(thresholds, engine=engine).segment(volume)
+    assert engine.shapes == [(32, 48, 48)]
+
+
+def test_too_little_memory_for_the_whole_means_tiles_beforehand(thresholds, monkeypatch) -> None:
+    engine = Fake()
+    monkeypatch.setattr(segmenter_module, "affordable_voxels", lambda engine, config: 1000)
+    Segmenter(thresholds, engine=engine, body_crop=False).segment(ct())
+    assert set(engine.shapes) == {(48, 48, 48)}
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -131,7 +150,7 @@ def test_describe_names_the_engine_and_the_checkpoint(thresholds) -> None:
 
 def test_warm_up_runs_the_shape_to_come(thresholds) -> None:
     engine = Fake()
-    segmenter = Segmenter(thresholds, engine=engine)
+    segmenter = Segmenter(thresholds, engine=engine, body_crop=False)
     assert segmenter.warm_up((100, 50, 170)) > 0
     segmenter.warm_up()
     segmenter.segment(ct())

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from threedme_ros.inference.body import BodyCrop
 from threedme_ros.inference.channels import prepare_channels
-from threedme_ros.inference.choice import open_engine
+from threedme_ros.inference.choice import LEAST_WINDOW_VOXELS, open_engine
 from threedme_ros.inference.engines import DEFAULT_MIN_AGREEMENT, Engine, EngineError
+from threedme_ros.inference.memory import affordable_voxels
 from threedme_ros.inference.preprocess import MODALITIES, PADDING_VALUE, Prepared, prepare, restore_labels
 from threedme_ros.inference.tiling import Window, plan_windows
 from threedme_ros.volume import Volume
@@ -62,7 +64,8 @@ class Segmenter:
     volume, or that fails, makes way for the next (`EngineChain`); a named one that cannot even be made is an error.
     threads: 0 leaves the defaults; a number also sets torch's, for the whole process. max_window_voxels: larger volumes
     go through in tiles; None chooses by the network's size. modality: as for `prepare`, or one for each channel of a
-    network of several, which the torch engine runs. cache_dir: where built engines are kept.
+    network of several, which the torch engine runs. cache_dir: where built engines are kept. body_crop: the network
+    does not see the air around the body where that saves much; those voxels are background, with certainty.
     Raises ValueError for a bad argument and EngineError for an engine that cannot be made.
     """
 
@@ -78,6 +81,7 @@ class Segmenter:
         max_window_voxels: int | None = None,
         modality: str | Sequence[str] = "auto",
         cache_dir: Path | None = None,
+        body_crop: bool = True,
     ) -> None:
         channels = checkpoint.config.in_channels
         modalities = (modality,) * channels if isinstance(modality, str) else tuple(modality)
@@ -88,6 +92,8 @@ class Segmenter:
         if threads < 0:
             raise ValueError(f"threads {threads}: expected 0 (the default) or more")
         self.checkpoint, self.modalities = checkpoint, modalities
+        self._body = BodyCrop() if body_crop and channels == 1 else None
+        self._affordable: dict[tuple[str, str, str], int] = {}
         window_voxels = max_window_voxels or default_window_voxels(checkpoint.config)
         plan_windows(WARM_UP_SHAPE, window_voxels)  # refuse a limit that no halo fits, before any volume
         if threads:
@@ -151,16 +157,29 @@ class Segmenter:
     def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The prepared (D, H, W) or (C, D, H, W) -> labels uint8, confidence float32 (D, H, W), whole or in tiles.
 
-        Out of memory it goes on with smaller windows, then, as after any failure, with the next engine.
+        Tiles are made where the whole would not fit in the memory at hand. If it runs out all the same, it goes on with
+        smaller windows, then, as after any failure, with the next engine.
         """
         shape = x.shape[-3:]
-        labels, confidence = np.empty(shape, np.uint8), np.empty(shape, np.float32)
+        labels, confidence = np.zeros(shape, np.uint8), np.ones(shape, np.float32)
+        box = self._body.box(x) if self._body else None
+        inside = tuple(slice(*side) for side in box or ((0, n) for n in shape))
+        seen, into = x[(..., *inside)], (labels[inside], confidence[inside])
 
         def whole(engine: Engine, window_voxels: int) -> tuple[np.ndarray, np.ndarray]:
-            _fill(engine, x, plan_windows(shape, window_voxels), labels, confidence)
+            limit = min(window_voxels, self._affordable_voxels(engine))
+            _fill(engine, seen, plan_windows(seen.shape[-3:], limit), *into)
             return labels, confidence
 
         return self._chain.attempt(whole)
+
+    def _affordable_voxels(self, engine: Engine) -> int:
+        # asked once, before the engine holds memory of its own
+        key = engine.name, engine.precision, engine.device
+        if key not in self._affordable:
+            voxels = affordable_voxels(engine, self.checkpoint.config)
+            self._affordable[key] = max(voxels, LEAST_WINDOW_VOXELS)
+        return self._affordable[key]
 
     def predict_windows(
         self, x: np.ndarray, windows: Sequence[Window], labels: np.ndarray, confidence: np.ndarray
