@@ -5,7 +5,7 @@ import pytest
 
 from threedme_ros.inference import choice
 from threedme_ros.inference.engines import ENGINES, EngineError, EngineMemoryError
-from threedme_ros.inference.parity import agreement, make_probe
+from threedme_ros.inference.parity import compare, make_probe
 from threedme_ros.inference.segmenter import WARM_UP_SHAPE, Segmenter
 
 SHAPE = (48, 64, 64)
@@ -37,6 +37,12 @@ def nan(labels, confidence):
 
 def disagreeing(labels, confidence):
     labels.ravel()[: labels.size // 100] ^= 1
+    return labels, confidence
+
+
+def losing_half_of_2(labels, confidence):
+    places = np.flatnonzero(labels == 2)
+    labels.ravel()[places[len(places) // 2 :]] = 1
     return labels, confidence
 
 
@@ -102,22 +108,30 @@ def test_a_network_of_several_channels_sees_the_probe_in_each(thresholds) -> Non
     assert make_probe(two, SHAPE).x.shape == (2, *SHAPE)
 
 
-def test_agreement_is_the_share_of_equal_labels(thresholds) -> None:
+def test_parity_is_the_share_of_equal_labels_and_the_worst_structure(thresholds) -> None:
     probe = make_probe(thresholds, SHAPE)
-    assert agreement(Failing("openvino", good), probe) == 1
-    assert agreement(Failing("openvino", disagreeing), probe) == pytest.approx(0.99, abs=1e-4)
+    same = compare(Failing("openvino", good), probe)
+    assert (same.agreement, same.worst_dice) == (1, 1)
+    parity = compare(Failing("openvino", disagreeing), probe)
+    assert parity.agreement == pytest.approx(0.99, abs=1e-4)
+    small = compare(Failing("openvino", losing_half_of_2), probe)
+    twos = int((probe.labels == 2).sum())
+    assert (small.worst_structure, small.worst_dice) == (
+        2,
+        pytest.approx(2 * (twos // 2) / (twos + twos // 2), abs=1e-3),
+    )
 
 
 @pytest.mark.parametrize("spoil", [nan, logits_for_confidence])
 def test_an_output_that_is_no_probability_is_refused(thresholds, spoil) -> None:
     with pytest.raises(EngineError, match=r"^openvino: on the probe volume its output is not finite"):
-        agreement(Failing("openvino", spoil), make_probe(thresholds, SHAPE))
+        compare(Failing("openvino", spoil), make_probe(thresholds, SHAPE))
 
 
 def test_an_output_of_another_shape_is_refused(thresholds) -> None:
     engine = Failing("openvino", lambda labels, confidence: (labels[1:], confidence[1:]))
     with pytest.raises(EngineError, match=r"^openvino: labels uint8 \(47, 64, 64\) for a window"):
-        agreement(engine, make_probe(thresholds, SHAPE))
+        compare(engine, make_probe(thresholds, SHAPE))
 
 
 @pytest.mark.parametrize(
@@ -137,6 +151,16 @@ def test_a_refused_engine_makes_way_for_the_next_and_is_named(thresholds, engine
     assert (described["engine"], described["agreement"]) == ("onnxruntime", "100.000%")
     assert described["refused"].startswith(reason)
     assert any(line.startswith(f"engine refused: {reason}") for line in caplog.messages)
+
+
+def test_an_engine_that_loses_an_organ_is_refused_however_few_voxels_that_is(thresholds, engines) -> None:
+    made = engines(openvino=losing_half_of_2)
+    segmenter = Segmenter(thresholds, device="cpu", min_agreement=0.01)
+    assert segmenter.engine.name == "torch"
+    assert made["openvino"].closed
+    assert segmenter.describe()["refused"].startswith(
+        "openvino in bf16 on cpu: structure 2 of the probe volume with Dice 0.6"
+    )
 
 
 def test_a_named_engine_that_is_refused_makes_way_too(thresholds, engines) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from threedme_ros.inference.engines import Engine, EngineError, make_engine
 from threedme_ros.inference.engines.chain import Candidate, EngineChain, preference
-from threedme_ros.inference.parity import agreement, make_probe
+from threedme_ros.inference.parity import MIN_DICE, compare, make_probe
 from threedme_ros.inference.tiling import DEFAULT_HALO, STRIDE, plan_windows
 
 if TYPE_CHECKING:
@@ -66,9 +66,16 @@ def _parity_gate(
         if what == "torch in fp32 on cpu":
             return 1.0  # it is the reference
         probe = make_probe(checkpoint, plan_windows(shape, window_voxels)[0].shape, cache_dir)
-        share = agreement(engine, probe)
-        if share < least:
-            raise EngineError(f"{what}: labels as torch in fp32 on {share:.2%} of the probe volume, not {least:.2%}")
-        return share
+        parity = compare(engine, probe)
+        if parity.agreement < least:
+            raise EngineError(
+                f"{what}: labels as torch in fp32 on {parity.agreement:.2%} of the probe volume, not {least:.2%}"
+            )
+        if least and parity.worst_dice < MIN_DICE:
+            raise EngineError(
+                f"{what}: structure {parity.worst_structure} of the probe volume with Dice {parity.worst_dice:.2f} to"
+                f" torch in fp32, not {MIN_DICE}"
+            )
+        return parity.agreement
 
     return gate
