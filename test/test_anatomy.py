@@ -103,3 +103,21 @@ def test_doubles_are_refused(key):
     other = ROW | {"id": 5, "name": "spleen"} | {key: ROW[key]}
     with pytest.raises(AnatomyError, match=f"two structures with {key} {ROW[key]!r}"):
         Anatomy([Structure(**ROW), Structure(**other)])
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("{id: 9, name: aorta, colour: [1, 2, 3], margin_mm: -1.0, role: no-go}", "margin_mm -1.0"),
+        ("{id: 4, name: aorta, colour: [1, 2, 3], margin_mm: 1.0, role: no-go}", "two structures with id 4"),
+        ("{id: 9, name: liver, colour: [1, 2, 3], margin_mm: 1.0, role: no-go}", "two structures with name 'liver'"),
+        ("{id: 9, name: aorta, color: [1, 2, 3], margin_mm: 1.0, role: no-go}", "expected exactly the keys"),
+    ],
+)
+def test_a_bad_row_is_refused_with_its_line(tmp_path, row, reason):
+    path = tmp_path / "anatomy.yaml"
+    good = "{id: 4, name: liver, colour: [1, 2, 3], margin_mm: 3.0, role: target}"
+    path.write_text(f"# a comment\nstructures:\n  - {good}\n\n  - {row}\n")
+    with pytest.raises(AnatomyError, match="line 5: ") as error:
+        Anatomy.from_yaml(path)
+    assert str(path) in str(error.value) and reason in str(error.value)

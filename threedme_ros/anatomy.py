@@ -115,24 +115,41 @@ class Anatomy:
 
     @classmethod
     def from_yaml(cls, path: str | Path) -> Anatomy:
-        """Read config/anatomy.yaml; AnatomyError names the file and the row."""
+        """Read config/anatomy.yaml; AnatomyError names the file, the line and the row."""
         try:
-            document = yaml.safe_load(Path(path).read_text())
+            text = Path(path).read_text()
+            document = yaml.safe_load(text)
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise AnatomyError(f"{path}: {' '.join(str(error).split())}") from error
         if not isinstance(document, dict) or not isinstance(document.get("structures"), list):
             raise AnatomyError(f"{path}: expected a mapping with a list under `structures`")
         try:
-            return cls._from_rows(document["structures"])
+            return cls._from_rows(document["structures"], _lines(text))
         except AnatomyError as error:
             raise AnatomyError(f"{path}: {error}") from error
 
     @classmethod
-    def _from_rows(cls, rows: object) -> Anatomy:
+    def _from_rows(cls, rows: object, lines: list[int] | None = None) -> Anatomy:
+        """lines: where each row stands in its file, for the message of an error."""
         if not isinstance(rows, list):
             raise AnatomyError(f"label table {rows!r}: expected a list of structures")
         expected = set(Structure.__dataclass_fields__)
-        for row in rows:
-            if not isinstance(row, dict) or set(row) != expected:
-                raise AnatomyError(f"row {row!r}: expected exactly the keys {sorted(expected)}")
-        return cls([Structure(**row) for row in rows])
+        structures = []
+        for number, row in enumerate(rows):
+            try:
+                if not isinstance(row, dict) or set(row) != expected:
+                    raise AnatomyError(f"row {row!r}: expected exactly the keys {sorted(expected)}")
+                structures.append(Structure(**row))
+                cls(structures)  # a value that an earlier row has is the later row's mistake
+            except AnatomyError as error:
+                raise AnatomyError(f"line {lines[number]}: {error}" if lines else str(error)) from error
+        return cls(structures)
+
+
+def _lines(text: str) -> list[int]:
+    """The line, from 1, on which each row under `structures` begins."""
+    document = yaml.compose(text, Loader=yaml.SafeLoader)
+    found = {
+        key.value: value for key, value in document.value if isinstance(key, yaml.ScalarNode)
+    }  # the last one counts
+    return [row.start_mark.line + 1 for row in found["structures"].value] if "structures" in found else []
