@@ -14,6 +14,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", type=Path, default=Path("runs/experiments"), help="a JSON file a run, and NAME.md (resumable)"
     )
+    parser.add_argument(
+        "--document", type=Path, help="also put the tables into this file, between <!-- NAME --> and <!-- /NAME -->"
+    )
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), help="at least three (default: 0 1 2)")
     parser.add_argument("--pretrain-steps", type=int, help="self-supervised steps of one window each")
     parser.add_argument("--train-steps", type=int, help="supervised steps of one window each")
@@ -27,6 +30,7 @@ def run(arguments: argparse.Namespace) -> int:
     from threedme_ros.training.experiments.budget import Budget
     from threedme_ros.training.experiments.material import sample_material
     from threedme_ros.training.experiments.run import run_experiment
+    from threedme_ros.training.experiments.table import insert
 
     given = {"pretrain_steps": arguments.pretrain_steps, "train_steps": arguments.train_steps}
     budget = Budget(seeds=tuple(arguments.seeds), **{k: v for k, v in given.items() if v is not None})
@@ -34,5 +38,8 @@ def run(arguments: argparse.Namespace) -> int:
         material = sample_material(arguments.output / "data", budget.preprocessing)
     except SampleError as error:
         raise ValueError(str(error)) from error
-    print(run_experiment(EXPERIMENTS[arguments.experiment], budget, material, arguments.output, tqdm.write))
+    text = run_experiment(EXPERIMENTS[arguments.experiment], budget, material, arguments.output, tqdm.write)
+    if arguments.document:
+        insert(arguments.document, arguments.experiment, text)
+    print(text)
     return 0

@@ -1,6 +1,6 @@
 import pytest
 
-from threedme_ros.training.experiments.table import Difference, Spread, markdown
+from threedme_ros.training.experiments.table import Difference, Spread, insert, markdown
 
 
 def test_spread_is_mean_lowest_and_highest():
@@ -32,3 +32,13 @@ def test_markdown_has_a_cell_for_every_column():
     assert markdown(["arm", "Dice"], [["full", "0.5"]]) == "| arm | Dice |\n| --- | ---: |\n| full | 0.5 |\n"
     with pytest.raises(ValueError, match="expected 2 cells"):
         markdown(["arm", "Dice"], [["full"]])
+
+
+def test_a_table_replaces_the_one_in_a_document(tmp_path):
+    path = tmp_path / "page.md"
+    path.write_text("# Page\n<!-- ablation -->\nold\n<!-- /ablation -->\nend\n")
+    insert(path, "ablation", "first\n")
+    insert(path, "ablation", "new\n")
+    assert path.read_text() == "# Page\n<!-- ablation -->\n\nnew\n\n<!-- /ablation -->\nend\n"
+    with pytest.raises(ValueError, match="expected the lines <!-- masking -->"):
+        insert(path, "masking", "new")

@@ -46,7 +46,7 @@ DICE = (
     Metric("dice/B", "Dice B"),
     Metric("dice/labelled", "Dice, labelled part"),
 )
-COST = (Metric("parameters_m", "parameters, M", 2, compared=False), Metric("step_s", "s a step", 2, compared=False))
+PARAMETERS = Metric("parameters_m", "parameters, M", 2, compared=False)
 SCRATCH = Arm("scratch", "full network, from scratch")
 
 EXPERIMENTS = {
@@ -78,7 +78,7 @@ EXPERIMENTS = {
                 Arm("no-vit", "without the ViT branch", changes={"vit": False}),
                 Arm("no-plane-attention", "without plane attention", changes={"plane_attention": False}),
             ),
-            (*DICE, *COST),
+            (*DICE, PARAMETERS),
         ),
     )
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -86,17 +85,15 @@ def train(arm: Arm, seed: int, budget: Budget, material: Material, foundation: F
         foundation.initialise(trainer.model.encoder)
         trainer.average = MovingAverage(trainer.model, task.ema_decay)
     stream = WindowStream([case], [1.0], task.windows, seed, steps)
-    losses, start = [], time.monotonic()
+    losses = []
     for step in tqdm(range(steps), desc=f"{arm.key}, seed {seed}", unit="step"):
         image, labels = stream[step]
         losses.append(trainer.train_step(image[None], labels[None], step / steps))
-    seconds = time.monotonic() - start
     last = losses[-max(1, steps // 10) :]
     return {
         **scores(trainer.average.model, material),
         "loss": sum(last) / len(last),
         "parameters_m": sum(p.numel() for p in trainer.model.parameters()) / 1e6,
-        "step_s": seconds / steps,
     }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 
 
@@ -50,6 +51,20 @@ class Difference:
         mean, low, high = (f"{v:+.{digits}f}" for v in (self.spread.mean, self.spread.low, self.spread.high))
         text = f"{mean} ({low} to {high})"
         return f"**{text}**" if self.apart else text
+
+
+def insert(path: Path, name: str, text: str) -> None:
+    """Put ``text`` between the lines ``<!-- name -->`` and ``<!-- /name -->`` of a document, for what was there.
+
+    ValueError if the two lines are not there once each, in order; the document is then untouched.
+    """
+    first, last = f"<!-- {name} -->\n", f"<!-- /{name} -->\n"
+    document = path.read_text()
+    before, _, rest = document.partition(first)
+    _, _, after = rest.partition(last)
+    if document.count(first) != 1 or document.count(last) != 1 or last in before:
+        raise ValueError(f"{path}: expected the lines <!-- {name} --> and <!-- /{name} --> once each, in that order")
+    path.write_text(f"{before}{first}\n{text.strip()}\n\n{last}{after}")
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
