@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     task.add_argument("--data", type=Path, help="the data set's folder, as its authors lay it out")
     task.add_argument("--foundation", help="with --adapter: the foundation it belongs to")
     task.add_argument("--adapter", help="instead of a checkpoint")
+    task.add_argument("--neighbours", type=int, metavar="K", help="classes by K nearest neighbours of --foundation")
     task.add_argument("--output", type=Path, help="report.json, report.md, pictures (default: runs/TASK/evaluation)")
     task.add_argument("--fold", type=int, default=0, help="the fold that was held out (default: 0)")
     task.add_argument("--image-size", type=int, help="MedMNIST3D: 28 or 64 (default: the larger file there is)")
@@ -55,6 +56,8 @@ def _run_task(arguments: argparse.Namespace) -> int:
     if arguments.data is None:
         raise ValueError(f"evaluate {arguments.task}: expected --data, the data set's folder")
     task = open_task(arguments.task, arguments.data)
+    if arguments.neighbours is not None:
+        return _neighbours(task, arguments)
     checkpoint = arguments.checkpoint
     if checkpoint is None and arguments.adapter is None:
         checkpoint = Path("runs") / task.name / "checkpoint.safetensors"
@@ -77,6 +80,23 @@ def _classification(task, trained, arguments: argparse.Namespace, output: Path) 
 
     splits = read_splits(find_file(arguments.data, task.flag, arguments.image_size), task.num_classes)
     return evaluate_classification(task, splits, trained, output, arguments.device)
+
+
+def _neighbours(task, arguments: argparse.Namespace) -> int:
+    from threedme_ros.model.adapters import load_base
+    from threedme_ros.training.datasets.medmnist3d import find_file, read_splits
+    from threedme_ros.training.neighbour_evaluation import evaluate_neighbours, table
+
+    if task.kind != "classification" or arguments.foundation is None or arguments.neighbours < 1:
+        raise ValueError(
+            f"evaluate {task.name} --neighbours {arguments.neighbours}: expected a classification task, --foundation "
+            "and at least 1 neighbour"
+        )
+    splits = read_splits(find_file(arguments.data, task.flag, arguments.image_size), task.num_classes)
+    foundation = load_base(arguments.foundation)
+    result = evaluate_neighbours(task, splits, foundation, arguments.neighbours, arguments.device)
+    print(table(task, foundation, arguments.neighbours, result))
+    return 0
 
 
 def _segmentation(task, trained, arguments: argparse.Namespace, output: Path) -> dict:
