@@ -20,10 +20,11 @@ def volume_vectors(encoder: Encoder, x: Tensor) -> Tensor:
     """(B, in_channels, D, H, W) in [-1, 1], multiples of 16 -> (B, E) of unit length.
 
     Each branch (the fused level at stride 8, the ViT's tokens) is averaged over its places and brought to unit length,
-    so that both count alike.
+    so that both count alike; a network without a ViT has the first only.
     """
     features = encoder(x)
-    parts = [F.normalize(level.flatten(2).mean(2).float(), dim=1) for level in (features.level8, features.tokens)]
+    levels = [level for level in (features.level8, features.tokens) if level is not None]
+    parts = [F.normalize(level.flatten(2).mean(2).float(), dim=1) for level in levels]
     return F.normalize(torch.cat(parts, 1), dim=1)
 
 

@@ -1,0 +1,125 @@
+"""What a click means before any network sees it: its frame, its place, its volume."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy")
+from geometry_msgs.msg import Point, PointStamped
+from std_msgs.msg import Header
+
+from threedme_ros.nodes.prompting import ClickError, Prompting, Session
+from threedme_ros.phantom import phantom
+from threedme_ros.volume import MM_PER_M, Volume
+
+
+@pytest.fixture
+def volume() -> Volume:
+    return phantom((20, 16, 22), (9.0, 8.0, 9.5))[0]
+
+
+class Node:
+    """As much of a node as clicks need."""
+
+    def __init__(self):
+        self.warnings, self.published = [], 0
+
+    def create_service(self, *_):
+        pass
+
+    def get_logger(self):
+        return self
+
+    def info(self, text):
+        self.warnings.append(text)
+
+    def publish_health(self):
+        self.published += 1
+
+
+class QuarterTurn:
+    """TF that knows the camera: turned by 90 degrees about Superior, 10 mm to the right of the patient's origin."""
+
+    def transform(self, frame_id, into):
+        if (frame_id, into) != ("camera", "patient"):
+            return None
+        matrix = np.eye(4)
+        matrix[:2, :2], matrix[0, 3] = [[0, -1], [1, 0]], 0.010
+        return matrix
+
+
+@pytest.fixture
+def prompting(volume) -> Prompting:
+    node = Node()
+    prompting = Prompting(node, node.warnings.append)
+    prompting._segmenter = object()  # there is one; no test here runs it
+    prompting.new_volume(volume, Header(frame_id="patient"))
+    return prompting
+
+
+def click(x: float, y: float, z: float, frame_id: str = "patient") -> PointStamped:
+    return PointStamped(header=Header(frame_id=frame_id), point=Point(x=x, y=y, z=z))
+
+
+def middle_m(volume: Volume) -> np.ndarray:
+    return volume.grid.to_mm(np.array([[10, 8, 11]]))[0] / MM_PER_M
+
+
+def test_a_click_in_the_patient_frame_is_taken_as_it_is(prompting, volume):
+    x, y, z = middle_m(volume)
+    prompting._on_foreground(click(x, y, z))
+    assert prompting._session.points_m == ((x, y, z),)
+    assert not prompting._node.warnings
+
+
+def test_a_click_in_another_frame_is_turned_and_moved_by_tf(prompting, volume):
+    prompting._frames = QuarterTurn()
+    x, y, z = middle_m(volume)
+    prompting._on_foreground(click(y, -(x - 0.010), z, "camera"))
+    np.testing.assert_allclose(prompting._session.points_m, [(x, y, z)], atol=1e-12)
+    prompting._on_foreground(click(0.0, 0.0, 0.0, "elsewhere"))
+    assert "frame 'elsewhere': expected 'patient', or one that TF can bring there" in prompting._node.warnings[-1]
+    assert len(prompting._session.points_m) == 1
+
+
+@pytest.mark.parametrize("frame_id", ["camera", ""])
+def test_without_tf_another_frame_is_refused_with_what_to_install(prompting, frame_id):
+    prompting._on_foreground(click(0.0, 0.0, 0.0, frame_id))
+    assert f"frame {frame_id!r}: expected 'patient'; tf2_ros" in prompting._node.warnings[-1]
+    assert "apt install" in prompting._node.warnings[-1]
+    assert prompting._node.published == 1
+
+
+def test_without_a_decoder_for_the_checkpoint_every_click_says_why(prompting):
+    prompting._segmenter, prompting._why_not = None, "no prompt decoder for checkpoint 0123"
+    prompting._on_foreground(click(0.0, 0.0, 0.0))
+    assert prompting._node.warnings == ["click refused: no prompt decoder for checkpoint 0123"]
+    assert prompting.describe() == {"prompt": "unavailable: no prompt decoder for checkpoint 0123"}
+
+
+def test_the_same_voxels_in_the_same_place_are_the_same_volume(volume):
+    session = Session(volume, Header())
+    assert session.shows(Volume(volume.voxels.copy(), volume.affine))
+    moved = volume.affine.copy()
+    moved[0, 3] += 1
+    assert not session.shows(Volume(volume.voxels, moved))
+    assert not session.shows(Volume(volume.voxels, volume.affine, "another"))
+    assert not session.shows(volume.with_voxels(volume.voxels + 1))
+
+
+def test_another_volume_forgets_the_clicks_and_the_same_one_takes_its_stamp(prompting, volume):
+    prompting._on_foreground(click(*middle_m(volume)))
+    header = Header(frame_id="patient")
+    header.stamp.sec = 7
+    prompting.new_volume(Volume(volume.voxels.copy(), volume.affine), header)
+    assert (len(prompting._session.points_m), prompting._session.header.stamp.sec) == (1, 7)
+    assert prompting._session.volume is volume  # whose encoding is kept
+    prompting.new_volume(volume.with_voxels(volume.voxels + 1), header)
+    assert prompting._session.points_m == ()
+    assert prompting.describe() == {"prompt": "of an earlier volume"}
+
+
+def test_a_background_click_needs_a_structure_to_correct(volume):
+    session = Session(volume, Header())
+    with pytest.raises(ClickError, match="inside a structure first"):
+        session.clicked(middle_m(volume), False)
+    assert session.clicked(middle_m(volume), True).clicked(middle_m(volume), False).foreground == (True, False)
