@@ -140,6 +140,12 @@ def reference(sample) -> tuple[np.ndarray, np.ndarray]:
     return x, labels
 
 
+@pytest.fixture(scope="module")
+def graphs(tmp_path_factory):
+    """One cache for the engines that are compared: they run the same graph, some ten seconds of export."""
+    return tmp_path_factory.mktemp("graphs")
+
+
 LEAST = {"fp32": 0.9999, "bf16": 0.995}
 
 
@@ -147,10 +153,12 @@ LEAST = {"fp32": 0.9999, "bf16": 0.995}
     ("name", "precision"),
     [("openvino", "fp32"), ("openvino", "bf16"), ("onnxruntime", "fp32"), ("torch", "bf16")],
 )
-def test_every_engine_agrees_with_torch_in_fp32_on_the_sample_ct(sample, reference, name, precision, capsys) -> None:
+def test_every_engine_agrees_with_torch_in_fp32_on_the_sample_ct(
+    sample, reference, graphs, name, precision, capsys
+) -> None:
     checkpoint, _ = sample
     x, expected = reference
-    segmenter = Segmenter(checkpoint, engine=name, precision=precision, device="cpu", min_agreement=0)
+    segmenter = Segmenter(checkpoint, engine=name, precision=precision, device="cpu", min_agreement=0, cache_dir=graphs)
     labels, _ = segmenter.predict(x)
     assert segmenter.engine.name == name
     share = (labels == expected).mean()
