@@ -11,6 +11,7 @@ from threedme_ros.inference.segmenter import Segmenter
 from threedme_ros.volume import Volume, VolumeError
 
 SHAPE = (96, 112, 130)
+SMALL_WINDOWS = UpdatePolicy(sizes=(64,))
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def segmenter(thresholds) -> Segmenter:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_updates_equal_full_passes_for_a_network_that_looks_at_one_voxel(segmenter, volume, seed: int) -> None:
-    incremental = IncrementalSegmenter(segmenter)
+    incremental = IncrementalSegmenter(segmenter, SMALL_WINDOWS)
     assert incremental.segment(volume).update == "full"
     rng = np.random.default_rng(seed)
     for _ in range(3):
@@ -44,7 +45,7 @@ def test_updates_equal_full_passes_for_a_network_that_looks_at_one_voxel(segment
 
 
 def test_what_did_not_change_is_not_seen_again_and_noise_does_not_flicker(segmenter, volume) -> None:
-    incremental = IncrementalSegmenter(segmenter)
+    incremental = IncrementalSegmenter(segmenter, SMALL_WINDOWS)
     first = incremental.segment(volume)
     noisy = volume.with_voxels(volume.voxels + np.random.default_rng(1).integers(-6, 7, SHAPE).astype(np.int16))
     second = incremental.segment(noisy)
@@ -54,7 +55,7 @@ def test_what_did_not_change_is_not_seen_again_and_noise_does_not_flicker(segmen
 
 
 def test_changes_too_small_to_see_do_not_add_up_unseen(segmenter, volume) -> None:
-    incremental = IncrementalSegmenter(segmenter, UpdatePolicy(full_every=0))
+    incremental = IncrementalSegmenter(segmenter, UpdatePolicy(full_every=0, sizes=(64,)))
     volume = with_box(volume, (40, 40, 40), (16, 16, 16), -3)
     incremental.segment(volume)
     updates = []
@@ -66,7 +67,7 @@ def test_changes_too_small_to_see_do_not_add_up_unseen(segmenter, volume) -> Non
 
 
 def test_an_earlier_result_stays_as_it_was(segmenter, volume) -> None:
-    incremental = IncrementalSegmenter(segmenter)
+    incremental = IncrementalSegmenter(segmenter, SMALL_WINDOWS)
     first = incremental.segment(volume)
     kept = first.labels.voxels.copy(), first.confidence.voxels.copy()
     incremental.segment(with_box(volume, (40, 40, 40)))
@@ -75,7 +76,7 @@ def test_an_earlier_result_stays_as_it_was(segmenter, volume) -> None:
 
 
 def test_another_place_time_or_amount_of_change_takes_a_full_pass(segmenter, volume) -> None:
-    incremental = IncrementalSegmenter(segmenter, UpdatePolicy(full_every=3))
+    incremental = IncrementalSegmenter(segmenter, UpdatePolicy(full_every=3, sizes=(64,)))
 
     def update(volume: Volume) -> str:
         return incremental.segment(volume).update
@@ -92,7 +93,7 @@ def test_another_place_time_or_amount_of_change_takes_a_full_pass(segmenter, vol
 
 
 def test_storage_order_does_not_matter(segmenter, volume) -> None:
-    incremental = IncrementalSegmenter(segmenter)
+    incremental = IncrementalSegmenter(segmenter, SMALL_WINDOWS)
     incremental.segment(volume)
     turned, step = with_box(volume, (20, 60, 60)).reoriented("LPS")
     result = incremental.segment(turned)
@@ -102,7 +103,7 @@ def test_storage_order_does_not_matter(segmenter, volume) -> None:
 
 
 def test_after_an_error_the_next_volume_is_seen_whole(segmenter, volume, monkeypatch) -> None:
-    incremental = IncrementalSegmenter(segmenter)
+    incremental = IncrementalSegmenter(segmenter, SMALL_WINDOWS)
     incremental.segment(volume)
     with pytest.raises(VolumeError):
         incremental.segment(volume.with_voxels(np.zeros(SHAPE, np.int16)))
@@ -127,7 +128,7 @@ def test_context_that_a_window_lacks_changes_no_label(thresholds, volume) -> Non
 
     thresholds.build = Contextual
     segmenter = Segmenter(thresholds, engine="torch")
-    incremental = IncrementalSegmenter(segmenter)
+    incremental = IncrementalSegmenter(segmenter, SMALL_WINDOWS)
     before = incremental.segment(volume).labels.voxels
     after = with_box(volume, (40, 40, 40))
     labels = incremental.segment(after).labels.voxels
@@ -144,7 +145,7 @@ def test_warm_up_runs_the_windows_of_updates_too(thresholds) -> None:
         run=lambda x: (shapes.append(x.shape), (np.zeros(x.shape, np.uint8), np.ones(x.shape, np.float32)))[1],
     )
     IncrementalSegmenter(Segmenter(thresholds, engine=engine)).warm_up((48, 80, 200))
-    assert sorted(shapes) == [(48, 64, 64), (48, 80, 96), (48, 80, 224)]
+    assert sorted(shapes) == [(48, 80, 80), (48, 80, 224)]
 
 
 def test_bad_policies_are_refused() -> None:

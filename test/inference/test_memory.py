@@ -12,7 +12,7 @@ def engine(name: str, precision: str = "fp32") -> SimpleNamespace:
 def test_the_window_follows_the_memory_the_engine_and_the_network() -> None:
     small, large = ModelConfig.of_size("small", 3), ModelConfig.of_size("large", 3)
     gigabytes = affordable_voxels(engine("openvino", "bf16"), small, 4e9)
-    assert gigabytes == 2 * affordable_voxels(engine("openvino", "bf16"), small, 2e9)
+    assert abs(gigabytes - 2 * affordable_voxels(engine("openvino", "bf16"), small, 2e9)) < 2
     assert gigabytes > 256 * 256 * 128  # a whole volume in 4 GB
     assert affordable_voxels(engine("torch"), small, 4e9) < gigabytes
     assert affordable_voxels(engine("torch"), large, 4e9) < affordable_voxels(engine("torch"), small, 4e9)

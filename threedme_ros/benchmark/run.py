@@ -23,12 +23,13 @@ CLINICAL = ((512, 512, 300), (0.8, 0.8, 1.5))
 @dataclass(frozen=True)
 class Plan:
     """What is measured. shape: (R, A, S), at the model's spacing. runs: of each full path. ros: volumes sent, for each
-    message size; 0 for none. growth: shapes at the model's spacing."""
+    message size; 0 for none. growth: shapes at the model's spacing. radius_mm: of the resection cavity that an update
+    shows; tissue moves within three times that."""
 
     shape: tuple[int, int, int] = (256, 256, 128)
     runs: int = 7
     updates: int = 8
-    radius_mm: float = 20.0
+    radius_mm: float = 12.0
     engines: tuple[tuple[str, str], ...] = (
         ("openvino", "fp32"),
         ("onnxruntime", "auto"),
@@ -50,7 +51,7 @@ class Plan:
     def quick(cls) -> Plan:
         """Everything once, on tiny volumes: it shows that the benchmark works, not how fast anything is."""
         return cls(
-            shape=(48, 48, 32), runs=2, updates=2, radius_mm=12.0, engines=(), engine_runs=2, peers=("SegResNet-16",),
+            shape=(48, 48, 32), runs=2, updates=2, engines=(), engine_runs=2, peers=("SegResNet-16",),
             patch=(32, 32, 32), growth=((32, 32, 32),), clinical=False, ros=0, ros_large=0,
         )  # fmt: skip
 

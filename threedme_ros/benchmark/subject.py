@@ -9,9 +9,6 @@ from threedme_ros.phantom import phantom
 from threedme_ros.samples import SampleError, fetch_samples, sample_case
 from threedme_ros.volume import Volume
 
-CHANGE_SHARE = 0.10
-"""Of the voxels, at most: what an update changes (DESIGN section 8)."""
-
 
 def subject(shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]) -> tuple[Volume, str]:
     """An int16 CT of ``shape`` (R, A, S) and what it is: patient A's CT, mirrored at its borders until it fills the
@@ -28,6 +25,6 @@ def subject(shape: tuple[int, int, int], spacing_mm: tuple[float, float, float])
     return Volume(np.asfortranarray(image, np.int16), np.diag([*spacing_mm, 1.0])), what
 
 
-def changed(volume: Volume, seed: int, radius_mm: float = 20.0) -> Volume:
+def changed(volume: Volume, seed: int, radius_mm: float) -> Volume:
     """``volume`` with a resection cavity, its place by ``seed``: tissue moves within three radii of its centre."""
     return resect(volume, radius_mm, seed)

@@ -19,6 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", default="auto", help="auto, fp32, bf16 or fp16")
     parser.add_argument("--threads", type=int, default=0, help="0 (default): one a core")
     parser.add_argument("--peers", help="comma-separated; default: all; empty: none")
+    parser.add_argument(
+        "--update-mm", type=float, help="radius of the resection cavity that an update shows, in mm (default: 12)"
+    )
     parser.add_argument("--no-ros", action="store_true", help="leave out the two processes")
     parser.add_argument("--no-growth", action="store_true", help="leave out the other volume sizes")
     parser.add_argument(
@@ -72,6 +75,10 @@ def plan_of(arguments: argparse.Namespace):
     if arguments.ros_soak < 0:
         raise ValueError(f"--ros-soak {arguments.ros_soak}: expected 0 or more volumes")
     plan = replace(Plan.quick() if arguments.quick else Plan(), soak=arguments.ros_soak)
+    if arguments.update_mm is not None:
+        if not 0 < arguments.update_mm <= 100:
+            raise ValueError(f"--update-mm {arguments.update_mm}: expected above 0, to 100")
+        plan = replace(plan, radius_mm=arguments.update_mm)
     if arguments.peers is not None:
         peers = tuple(name.strip() for name in arguments.peers.split(",") if name.strip())
         if unknown := [name for name in peers if name not in PEERS]:

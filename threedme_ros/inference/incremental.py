@@ -25,15 +25,16 @@ class UpdatePolicy:
     threshold: a block of 4^3 voxels has changed if its mean moved by more, in the network's range [-1, 1] (0.02 is 8 HU
     for a CT window of 800 HU: metal, fluid and resected tissue move it further, noise of 20 HU does not). reach: that
     many blocks around a changed one get new labels, too. halo: what the network sees around those, in voxels. sizes:
-    edges of the windows, multiples of 16: each is an engine of its own. most: beyond this share of the volume's voxels
-    in windows, a full pass is taken. full_every: and at least every so many volumes, 0 for never.
+    edges of the windows, multiples of 16: each is an engine of its own; smaller ones are faster and agree less with a
+    full pass. most: beyond this share of the volume's voxels in windows, a full pass is taken. full_every: and at least
+    every so many volumes, 0 for never.
     """
 
     threshold: float = 0.02
     reach: int = 1
     halo: int = 16
-    sizes: tuple[int, ...] = (64, 96)
-    most: float = 0.4
+    sizes: tuple[int, ...] = (80,)
+    most: float = 0.3
     full_every: int = 20
 
     def __post_init__(self) -> None:
@@ -68,8 +69,10 @@ class IncrementalSegmenter:
     A volume on the last one's grid, in its frame, modality and on the same engine is an update of it; any other gets a
     full pass, and so does one after an error. Where nothing changed, no label does: noise does not make them flicker.
 
-    A window alone gives other labels here and there than the whole volume does, whose context it lacks. So it is seen
-    twice, with the voxels before and after, and a label changes where these two differ: context cancels out.
+    A window alone gives other labels than the whole volume does, whose context it lacks: on one voxel in ten around a
+    change. So it is seen twice, with the voxels before and after, and a label changes where these two differ: context
+    cancels out. What a change does to labels far away (through the attention that sees everything) waits for the next
+    full pass.
     """
 
     def __init__(self, segmenter: Segmenter, policy: UpdatePolicy | None = None) -> None:

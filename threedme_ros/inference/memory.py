@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from threedme_ros.model.config import ModelConfig
 
 BYTES_PER_VOXEL = {
-    ("openvino", "bf16"): 130, ("openvino", "fp32"): 260, ("onnxruntime", "fp32"): 450,
-    ("torch", "fp32"): 500, ("torch", "bf16"): 450, ("torch", "fp16"): 450,
+    ("openvino", "bf16"): 180, ("openvino", "fp32"): 300, ("onnxruntime", "fp32"): 450,
+    ("torch", "fp32"): 250, ("torch", "bf16"): 260, ("torch", "fp16"): 260,
 }  # fmt: skip
-"""Working memory of the `small` network a voxel of its window, measured at 256 x 256 x 128 and rounded up."""
+"""Working memory of the `small` network a voxel of its window, from the growth between 128^3 and 256 x 256 x 128."""
 
 OTHERS = 450
 SMALL_CHANNELS = 32
