@@ -11,7 +11,7 @@ from threedme_ros.inference.segmenter import Segmenter
 from threedme_ros.volume import Volume, VolumeError
 
 SHAPE = (96, 112, 130)
-SMALL_WINDOWS = UpdatePolicy(sizes=(64,))
+SMALL_WINDOWS = UpdatePolicy(sizes=(64,), most=0.9)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_what_did_not_change_is_not_seen_again_and_noise_does_not_flicker(segmen
 
 
 def test_changes_too_small_to_see_do_not_add_up_unseen(segmenter, volume) -> None:
-    incremental = IncrementalSegmenter(segmenter, UpdatePolicy(full_every=0, sizes=(64,)))
+    incremental = IncrementalSegmenter(segmenter, UpdatePolicy(full_every=0, sizes=(64,), most=0.9))
     volume = with_box(volume, (40, 40, 40), (16, 16, 16), -3)
     incremental.segment(volume)
     updates = []
@@ -76,7 +76,7 @@ def test_an_earlier_result_stays_as_it_was(segmenter, volume) -> None:
 
 
 def test_another_place_time_or_amount_of_change_takes_a_full_pass(segmenter, volume) -> None:
-    incremental = IncrementalSegmenter(segmenter, UpdatePolicy(full_every=3, sizes=(64,)))
+    incremental = IncrementalSegmenter(segmenter, UpdatePolicy(full_every=3, sizes=(64,), most=0.9))
 
     def update(volume: Volume) -> str:
         return incremental.segment(volume).update
