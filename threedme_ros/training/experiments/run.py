@@ -69,6 +69,7 @@ def run_arm(arm: Arm, seed: int, budget: Budget, material: Material, folder: Pat
         "task": budget.training(material.labelled.name, seed).as_dict(),
         "steps": budget.train_steps,
         "model_changes": {**budget.model_changes, **arm.changes},
+        "structures": [structure.name for structure in material.anatomy],
         "held": [[held.name, tuple(held.image.shape), held.classes] for held in material.held],
         "foundation": foundation and foundation.hash,
     }
