@@ -76,7 +76,13 @@ def failing(domain, tmp_path, random_checkpoint):
         }
         namespace = f"/{openvino}".replace(" ", "_")
         process = domain.start(
-            "perception", "-r", f"__ns:={namespace}", checkpoint=random_checkpoint, device="cpu", threads=1
+            "perception",
+            "-r",
+            f"__ns:={namespace}",
+            checkpoint=random_checkpoint,
+            device="cpu",
+            threads=1,
+            incremental=False,
         )
         node = Perceiving(domain, process, f"{namespace}/perception")
         node.wait_for_subscription()

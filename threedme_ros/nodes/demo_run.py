@@ -77,7 +77,8 @@ def run_demo(
     case = demo_case(source, say)
     with tempfile.TemporaryDirectory(prefix="threedme_demo_") as folder, NodeProcesses(Path(folder)) as processes:
         say(f"starting perception and player in ROS domain {processes.domain_id}")
-        perception = processes.start("perception", checkpoint=checkpoint, engine=engine)
+        # the player repeats one CT: with updates on, the network would see it once and the latency would say nothing
+        perception = processes.start("perception", checkpoint=checkpoint, engine=engine, incremental=False)
         inbox = _Inbox(processes)
         inbox.wait(lambda: inbox.value("state") == "active", START_TIMEOUT_S, "the perception node to be active")
         player = processes.start("volume_player", source=case.player_source, rate=RATE_HZ)
