@@ -14,6 +14,11 @@ def test_peers_are_the_networks_they_are_named_after(name: str) -> None:
     assert sum(p.numel() for p in model.parameters()) / 1e6 == pytest.approx(MILLIONS[name], rel=0.02)
 
 
+def test_swin_unetr_runs_without_einops_and_keeps_its_shape() -> None:
+    with torch.inference_mode():
+        assert make_peer("SwinUNETR-48", 3)(torch.zeros(1, 1, 64, 64, 64)).shape == (1, 3, 64, 64, 64)
+
+
 def test_an_unknown_peer_is_refused() -> None:
     with pytest.raises(ValueError, match="peer 'UNet': expected one of"):
         make_peer("UNet", 14)

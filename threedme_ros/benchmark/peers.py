@@ -8,7 +8,7 @@ from time import perf_counter
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from threedme_ros.benchmark.timing import Timing, repeat
 from threedme_ros.inference.engines import EngineError
@@ -39,11 +39,14 @@ class PeerTimes:
 
 def make_peer(name: str, num_classes: int) -> nn.Module:
     """One of `PEERS`, with random weights, which cost as much time as any."""
-    from monai.networks.nets import DynUNet, SegResNet, SwinUNETR
+    from monai.networks.nets import DynUNet, SegResNet, SwinUNETR, swin_unetr
 
     torch.manual_seed(0)
     if name == "SwinUNETR-48":
-        return SwinUNETR(in_channels=1, out_channels=num_classes, feature_size=48, use_checkpoint=False).eval()
+        swin_unetr.rearrange = _permuted  # MONAI takes it from einops, an optional package, only to permute
+        model = SwinUNETR(in_channels=1, out_channels=num_classes, feature_size=48, use_checkpoint=False).eval()
+        model._check_input_size = lambda shape: None  # numpy, which the exporter cannot trace
+        return model
     if name == "DynUNet":  # the plan nnU-Net makes for an isotropic patch: six levels, at most 320 channels
         strides = [1, 2, 2, 2, 2, 2]
         filters = [32, 64, 128, 256, 320, 320]
@@ -51,6 +54,12 @@ def make_peer(name: str, num_classes: int) -> nn.Module:
     if name == "SegResNet-16":
         return SegResNet(init_filters=16, in_channels=1, out_channels=num_classes).eval()
     raise ValueError(f"peer {name!r}: expected one of {PEERS}")
+
+
+def _permuted(x: Tensor, pattern: str) -> Tensor:
+    """einops' rearrange for a pattern such as "n c d h w -> n d h w c"."""
+    before, after = (side.split() for side in pattern.split("->"))
+    return x.permute([before.index(name) for name in after])
 
 
 def export_peer(model: nn.Module, patch: tuple[int, int, int]) -> bytes:

@@ -34,7 +34,6 @@ class Plan:
         ("openvino", "fp32"),
         ("onnxruntime", "auto"),
         ("torch", "fp32"),
-        ("torch", "bf16"),
         ("tensorrt", "auto"),
     )
     engine_runs: int = 3
