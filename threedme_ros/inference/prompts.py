@@ -12,6 +12,7 @@ from time import perf_counter
 import numpy as np
 import torch
 from scipy import ndimage
+from torch import Tensor
 from torch.nn import functional as F
 
 from threedme_ros.inference.preprocess import PADDING_VALUE, Prepared, prepare, restore_labels
@@ -19,8 +20,12 @@ from threedme_ros.inference.segmenter import default_window_voxels
 from threedme_ros.model.checkpoint import Checkpoint
 from threedme_ros.model.config import ModelConfig
 from threedme_ros.model.embedding import embed
-from threedme_ros.model.prompt_decoder import Clicks, Projected, PromptDecoder
+from threedme_ros.model.prompt_decoder import Clicks, Projected, PromptDecoder, bells
+from threedme_ros.model.semantic_prior import semantic_prior
 from threedme_ros.volume import Volume, VolumeError
+
+REACH_MM = 25.0
+"""Standard deviation of the bell within which a correcting click changes the mask: elsewhere it was right already."""
 
 
 class PromptError(ValueError):
@@ -57,6 +62,7 @@ class PromptSegmenter:
         self._volume: Volume | None = None
         self._prepared: Prepared | None = None
         self._projected: Projected | None = None
+        self._so_far: tuple[tuple, Tensor | None] = ((), None)
 
     @property
     def volume(self) -> Volume | None:
@@ -79,12 +85,13 @@ class PromptSegmenter:
                 f"{x.numel()} voxels at the model's spacing: expected at most {limit}, clicks need it in one piece"
             )
         self._projected = self._decoder.project(embed(self._model, x.to(self._device)))
-        self._volume, self._prepared = volume, prepared
+        self._volume, self._prepared, self._so_far = volume, prepared, ((), None)
         return prepared.warnings
 
     def clear(self) -> None:
         """Forget the volume and free its encoding."""
         self._volume = self._prepared = self._projected = None
+        self._so_far = ((), None)
 
     def inside(self, points_mm: np.ndarray) -> np.ndarray:
         """(N, 3) RAS+ mm -> (N,) bool: within the outer voxel faces of the volume."""
@@ -94,8 +101,9 @@ class PromptSegmenter:
     def click(self, points_mm: np.ndarray, is_foreground: np.ndarray) -> PromptResult:
         """All clicks so far, (N, 3) RAS+ mm in the volume's frame and (N,) bool -> the structure they mean.
 
-        Their order does not matter. Of the mask, the connected parts that hold a foreground click stay. Raises
-        PromptError without a volume, without a foreground click, and for a click outside the volume.
+        The first foreground click names the structure, the others correct it around them. Of the mask, the connected
+        parts that hold a foreground click stay. Raises PromptError without a volume, without a foreground click, and
+        for a click outside the volume.
         """
         started = perf_counter()
         volume, prepared, projected = self._encoded()
@@ -106,13 +114,40 @@ class PromptSegmenter:
         # RAS+ indices of the model's grid (i=R, j=A, k=S) -> (d, h, w)
         voxels = prepared.grid.to_index(points_mm)[:, ::-1].astype(np.float32)
         spacing_mm = prepared.grid.spacing_mm[::-1]
-        clicks = Clicks(torch.from_numpy(voxels), torch.from_numpy(is_foreground), spacing_mm)
+        # the click that names the structure first, the others in their order
+        order = np.concatenate(
+            [[np.argmax(is_foreground)], np.delete(np.arange(len(voxels)), np.argmax(is_foreground))]
+        )
+        places, sides = (torch.from_numpy(a[order]).to(self._device) for a in (voxels, is_foreground))
+        clicks = Clicks(places, sides, spacing_mm)
         d, h, w = prepared.x.shape
-        probability = torch.sigmoid(self._decoder(projected, clicks)[0, 0, :d, :h, :w].float()).cpu().numpy()
+        probability = torch.sigmoid(self._logits(projected, clicks)[:d, :h, :w]).cpu().numpy()
         mask = clicked_parts(probability > 0.5, voxels[is_foreground])
         confidence = np.where(mask, probability, 1 - np.minimum(probability, 0.5))
         labels, certainty = restore_labels(mask.astype(np.uint8), confidence, prepared)
         return PromptResult(volume.with_voxels(labels), volume.with_voxels(certainty), perf_counter() - started)
+
+    def _logits(self, projected: Projected, clicks: Clicks) -> Tensor:
+        """(D, H, W): click by click, each later one changing what lies within its reach.
+
+        What the clicks before the last gave is kept, so that one more click costs one run of the decoder.
+        """
+        places, sides = clicks.voxels.tolist(), clicks.foreground.tolist()
+        said = tuple((*place, side) for place, side in zip(places, sides, strict=True))
+        known, logits = self._so_far
+        if known != said[: len(known)]:
+            known, logits = (), None
+        for count in range(len(known) + 1, len(said) + 1):
+            now = Clicks(clicks.voxels[:count], clicks.foreground[:count], clicks.spacing_mm)
+            new = self._decoder(projected, now).float() + semantic_prior(projected.embedding, now)
+            if logits is None:
+                logits = new[0, 0]
+                continue
+            last = Clicks(now.voxels[-1:], torch.ones_like(now.foreground[-1:]), now.spacing_mm)
+            reach = bells(last, True, logits.shape, 1, (REACH_MM,))[0]
+            logits = torch.lerp(logits, new[0, 0], reach)
+        self._so_far = (said, logits)
+        return logits
 
     def _encoded(self) -> tuple[Volume, Prepared, Projected]:
         if self._projected is None:

@@ -89,11 +89,11 @@ def bells(clicks: Clicks, foreground: bool, shape: tuple[int, int, int], stride:
     Zero everywhere without a click of that kind.
     """
     chosen = clicks.voxels[clicks.foreground == foreground]
-    squared = torch.full(shape, float("inf"), dtype=chosen.dtype)
+    squared = torch.full(shape, float("inf"), dtype=chosen.dtype, device=chosen.device)
     for voxel in chosen:
         per_axis = [
             # the centre of cell n lies at stride * n + (stride - 1) / 2
-            (((torch.arange(n) * stride + (stride - 1) / 2) - v) * spacing) ** 2
+            (((torch.arange(n, device=chosen.device) * stride + (stride - 1) / 2) - v) * spacing) ** 2
             for n, v, spacing in zip(shape, voxel, clicks.spacing_mm, strict=True)
         ]
         squared = torch.minimum(squared, per_axis[0][:, None, None] + per_axis[1][:, None] + per_axis[2])
