@@ -37,7 +37,7 @@ def node(domain, random_checkpoint, tmp_path_factory) -> Perceiving:
     torch.manual_seed(0)
     decoder = tmp_path_factory.mktemp("models") / "prompt.safetensors"
     made = PromptDecoder(PromptConfig.of_model(checkpoint.config))
-    torch.nn.init.ones_(made.head.bias)  # untrained, it would find nothing: here it finds much
+    torch.nn.init.constant_(made.head.bias, 20.0)  # untrained, it would find nothing: here it finds everything
     save_prompt_decoder(decoder, made, checkpoint.hash, {})
     process = domain.start(
         "perception", checkpoint=random_checkpoint, prompt_decoder=decoder, engine="torch", threads=1, max_faces=400
