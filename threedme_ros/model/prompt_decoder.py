@@ -89,15 +89,20 @@ def bells(clicks: Clicks, foreground: bool, shape: tuple[int, int, int], stride:
     Zero everywhere without a click of that kind.
     """
     chosen = clicks.voxels[clicks.foreground == foreground]
-    squared = torch.full(shape, float("inf"), dtype=chosen.dtype, device=chosen.device)
+    nearest = chosen.new_zeros(len(sigmas_mm), *shape)
     for voxel in chosen:
-        per_axis = [
-            # the centre of cell n lies at stride * n + (stride - 1) / 2
-            (((torch.arange(n, device=chosen.device) * stride + (stride - 1) / 2) - v) * spacing) ** 2
-            for n, v, spacing in zip(shape, voxel, clicks.spacing_mm, strict=True)
-        ]
-        squared = torch.minimum(squared, per_axis[0][:, None, None] + per_axis[1][:, None] + per_axis[2])
-    return torch.stack([torch.exp(-squared / (2 * sigma**2)) for sigma in sigmas_mm])
+        for bell, sigma in zip(nearest, sigmas_mm, strict=True):
+            along = [
+                # the centre of cell n lies at stride * n + (stride - 1) / 2
+                torch.exp(
+                    -0.5 * (((torch.arange(n, device=v.device) * stride + (stride - 1) / 2) - v) * mm / sigma) ** 2
+                )
+                for n, v, mm in zip(shape, voxel, clicks.spacing_mm, strict=True)
+            ]
+            # exp(-(a + b + c)) is a product of three, and the nearest click has the largest
+            product = along[0][:, None, None] * (along[1][:, None] * along[2])
+            torch.maximum(bell, product, out=bell)
+    return nearest
 
 
 def _channels_last(x: Tensor) -> Tensor:
