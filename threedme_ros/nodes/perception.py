@@ -54,6 +54,7 @@ from threedme_ros.nodes.parameters import (
 from threedme_ros.nodes.pipeline import Clouds, Results, Settings, matched_anatomy, with_margins
 from threedme_ros.nodes.prompting import Prompting
 from threedme_ros.nodes.qos import RESULTS, VOLUMES, publisher_events, subscription_events
+from threedme_ros.nodes.steady_memory import keep_memory_steady
 from threedme_ros.nodes.volume_worker import VolumeWorker
 from threedme_ros.share import DEMO_CHECKPOINT, share_path
 
@@ -312,6 +313,7 @@ def _margins(parameters: list[Parameter]) -> dict[str, float]:
 
 
 def main(args: list[str] | None = None) -> int:
+    keep_memory_steady()
     return run_node(PerceptionNode, args)
 
 
