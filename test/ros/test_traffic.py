@@ -13,7 +13,14 @@ def test_every_volume_is_accounted_for_and_repeats_are_not_seen_again(random_che
     image = phantom((32, 28, 30), (12.0, 10.0, 14.0))[0]
     sent = []
     traffic = run_traffic(
-        [image], 4, progress=sent.append, checkpoint=str(random_checkpoint), engine="torch", threads=1, max_faces=400
+        [image],
+        4,
+        progress=sent.append,
+        checkpoint=str(random_checkpoint),
+        engine="torch",
+        threads=1,
+        max_faces=400,
+        incremental=True,
     )
     assert sent == [1, 2, 3, 4]
     assert traffic.lost == 0
