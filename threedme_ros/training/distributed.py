@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from typing import TYPE_CHECKING
+
+import torch.distributed
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -33,4 +36,11 @@ def launch_fabric(precision: str, accelerator: str = "auto", devices: int | None
         precision=FABRIC_PRECISION[precision],
     )
     fabric.launch()
+    atexit.register(_leave_group)
     return fabric
+
+
+def _leave_group() -> None:
+    """Join the threads of the process group: gloo's abort a process that ends while they run, now and then."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
