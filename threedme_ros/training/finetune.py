@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -30,13 +29,14 @@ from threedme_ros.model.layers import freeze_norms, space_to_depth
 from .crops import RankBatches
 from .data import TrainingError
 from .distributed import launch_fabric
+from .fabric_trainer import FabricTrainer
 from .losses import dice_cross_entropy, region_dice
 from .precision import keep_norms_in_fp32
 from .products import write_products
 from .run_folder import RunFolder, RunWriter
 from .task_samples import CaseWindows, ImageSamples
 from .task_table import SegmentationTask, Task
-from .train import MovingAverage, learning_rate
+from .train import learning_rate
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric
@@ -88,11 +88,12 @@ def task_loss(task: Task) -> Callable[[Tensor, Tensor], Tensor]:
     return loss
 
 
-class FineTuner:
+class FineTuner(FabricTrainer):
     """A run in memory: network, moving average, optimiser of what is trained, and the number of the next step."""
 
     def __init__(self, task: Task, start: Start, fabric: Fabric) -> None:
-        self.task, self.start, self.fabric, self.step = task, start, fabric, 0
+        super().__init__(fabric)
+        self.task, self.start = task, start
         self.model, self.new_stem = start.build(task)
         self.model.to(memory_format=torch.channels_last_3d)
         if fabric.device.type == "cpu":
@@ -102,10 +103,9 @@ class FineTuner:
             {"params": [p for p in trained if p.ndim > 1], "weight_decay": task.recipe.weight_decay},
             {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
         ]
-        self.optimiser = torch.optim.AdamW(groups, lr=task.recipe.learning_rate, betas=(0.9, 0.98), foreach=True)
+        optimiser = torch.optim.AdamW(groups, lr=task.recipe.learning_rate, betas=(0.9, 0.98), foreach=True)
         self.loss = task_loss(task)
-        self._forward, self._optimiser = fabric.setup(_Forward(self.model, task.kind), self.optimiser)
-        self.average = MovingAverage(self.model, task.recipe.ema_decay)
+        self._set_up(_Forward(self.model, task.kind), optimiser, task.recipe.ema_decay)
 
     def train_step(self, batches: Iterator) -> dict:
         """One optimiser step on ``accumulate`` micro-batches; returns loss, gradient norm and learning rate.
@@ -128,32 +128,7 @@ class FineTuner:
                 loss = self.loss(self._forward(image), target)
                 fabric.backward(loss / recipe.accumulate)
             total += loss.detach() / recipe.accumulate
-        norm = fabric.clip_gradients(
-            self._forward, self._optimiser, max_norm=recipe.clip_norm, error_if_nonfinite=False
-        ).item()
-        loss = fabric.all_reduce(total, reduce_op="mean").item()
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise TrainingError(f"step {self.step}: loss {loss}, gradient norm {norm}: expected finite numbers")
-        self._optimiser.step()
-        self.average.update(self.model)
-        self.step += 1
-        return {"loss": loss, "gradient_norm": norm, "learning_rate": rate}
-
-    def state(self) -> dict:
-        return {
-            "step": self.step,
-            "model": self.model.state_dict(),
-            "average": self.average.model.state_dict(),
-            "average_steps": self.average.steps,
-            "optimiser": self.optimiser.state_dict(),
-        }
-
-    def load(self, state: dict) -> None:
-        self.model.load_state_dict(state["model"])
-        self.average.model.load_state_dict(state["average"])
-        self.average.steps = state["average_steps"]
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step = state["step"]
+        return self._finish_step(total, rate, recipe.clip_norm)
 
 
 def finetune(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from threedme_ros.model.reconstruction import MaskedAutoencoder
 from .crops import Crop, CropStream, RankBatches
 from .data import TrainingError
 from .distributed import launch_fabric
+from .fabric_trainer import FabricTrainer
 from .masking import token_edges_mm
 from .norm_statistics import with_own_statistics, with_unmasked_statistics
 from .precision import keep_norms_in_fp32
@@ -37,7 +37,7 @@ from .pretrain_task import PretrainTask
 from .preview import draw_preview
 from .reconstruction import reconstruction_loss
 from .run_folder import RunFolder, RunWriter
-from .train import MovingAverage, learning_rate
+from .train import learning_rate
 from .volume_cache import CachedVolume
 
 if TYPE_CHECKING:
@@ -80,11 +80,12 @@ class _WindowByWindow(nn.Module):
             return torch.cat([self.model(image, mask) for image, mask in pairs])
 
 
-class Pretrainer:
+class Pretrainer(FabricTrainer):
     """A run in memory: network, moving average, optimiser, and the number of the next step."""
 
     def __init__(self, task: PretrainTask, fabric: Fabric) -> None:
-        self.task, self.fabric, self.step = task, fabric, 0
+        super().__init__(fabric)
+        self.task = task
         torch.manual_seed(task.seed)
         self.model = MaskedAutoencoder(task.model_config()).to(memory_format=torch.channels_last_3d)
         if fabric.device.type == "cpu":
@@ -92,9 +93,8 @@ class Pretrainer:
         matrices = [p for p in self.model.parameters() if p.ndim > 1]
         vectors = [p for p in self.model.parameters() if p.ndim <= 1]
         groups = [{"params": matrices, "weight_decay": task.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-        self.optimiser = torch.optim.AdamW(groups, lr=task.learning_rate, betas=(0.9, 0.95), foreach=True)
-        self._forward, self._optimiser = fabric.setup(_WindowByWindow(self.model), self.optimiser)
-        self.average = MovingAverage(self.model, task.ema_decay)
+        optimiser = torch.optim.AdamW(groups, lr=task.learning_rate, betas=(0.9, 0.95), foreach=True)
+        self._set_up(_WindowByWindow(self.model), optimiser, task.ema_decay)
 
     def train_step(self, batches: Iterator[Crop]) -> dict:
         """One optimiser step on ``accumulate`` micro-batches; returns loss, gradient norm and learning rate.
@@ -116,32 +116,7 @@ class Pretrainer:
                 )
                 fabric.backward(loss / task.accumulate)
             total += loss.detach() / task.accumulate
-        norm = fabric.clip_gradients(
-            self._forward, self._optimiser, max_norm=task.clip_norm, error_if_nonfinite=False
-        ).item()
-        loss = fabric.all_reduce(total, reduce_op="mean").item()
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise TrainingError(f"step {self.step}: loss {loss}, gradient norm {norm}: expected finite numbers")
-        self._optimiser.step()
-        self.average.update(self.model)
-        self.step += 1
-        return {"loss": loss, "gradient_norm": norm, "learning_rate": rate}
-
-    def state(self) -> dict:
-        return {
-            "step": self.step,
-            "model": self.model.state_dict(),
-            "average": self.average.model.state_dict(),
-            "average_steps": self.average.steps,
-            "optimiser": self.optimiser.state_dict(),
-        }
-
-    def load(self, state: dict) -> None:
-        self.model.load_state_dict(state["model"])
-        self.average.model.load_state_dict(state["average"])
-        self.average.steps = state["average_steps"]
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step = state["step"]
+        return self._finish_step(total, rate, task.clip_norm)
 
 
 def pretrain(
