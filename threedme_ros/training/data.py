@@ -44,7 +44,8 @@ class TrainingCase:
     """One labelled volume, ready to draw from.
 
     image: (D, H, W) float32 in [-1, 1]. tissue: (D, H, W) uint8, see `Tissues`. labels: (D, H, W) uint8, the model's
-    classes. locations: class id -> (N, 3) voxel coordinates of some of its voxels.
+    classes. locations: class id -> (N, 3) voxel coordinates of some of its voxels. real: False where no scan lies
+    behind the case (a procedural phantom): every window of it is synthesised.
     """
 
     name: str
@@ -53,6 +54,7 @@ class TrainingCase:
     labels: Tensor
     tissues: Tissues
     locations: Mapping[int, Tensor]
+    real: bool = True
 
 
 def training_case(
@@ -169,7 +171,7 @@ def draw_window(
     seen = random_field_of_view(shape, generator, config.field_of_view)
     if seen is not None:
         tissue.masked_fill_(~seen, OUTSIDE)
-    if chance(generator, config.synthetic):
+    if chance(generator, config.synthetic) or not case.real:
         image = synthesise(image, tissue, case.tissues, generator)
     else:
         image = real_image(image, tissue, case.tissues, generator)
