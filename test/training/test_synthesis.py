@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from threedme_ros.training.synthesis import AIR, OUTSIDE, body_mask, find_tissues, synthesise
+from threedme_ros.training.synthesis import synthesise
+from threedme_ros.training.tissues import AIR, OUTSIDE, body_mask, find_tissues
 
 
 def to_unit(hu):

@@ -30,7 +30,9 @@ from .augment import (
     uniform,
     warp,
 )
-from .synthesis import OUTSIDE, Tissues, find_tissues, synthesise
+from .substances import Substance
+from .synthesis import synthesise
+from .tissues import OUTSIDE, Tissues, find_tissues
 
 LOCATIONS_PER_CLASS = 4000
 
@@ -65,10 +67,12 @@ def training_case(
     preprocessing: Preprocessing,
     families: Mapping[int, int] | None = None,
     kinds: Mapping[int, int] | None = None,
+    substances: Mapping[int, tuple[Substance, Substance]] | None = None,
 ) -> TrainingCase:
     """Bring a CT, its source segmentation (all ids) and the model's labels to the model's grid; find the tissues.
 
-    families, kinds: source id -> tissues that look the same, and families that tend to (see `Tissues`).
+    families, kinds, substances: source id -> tissues that look the same, families that tend to (see `Tissues`), and
+    what its darker and its brighter half are made of.
     """
     prepared = prepare(volume, preprocessing, "ct")
     low, high = preprocessing.ct_window_hu
@@ -77,7 +81,9 @@ def training_case(
         return float(np.clip((hu - low) / (high - low) * 2 - 1, -1, 1))
 
     on_grid = [np.ascontiguousarray(resample(v, prepared.grid, order=0).voxels.T) for v in (structures, labels)]
-    tissue, tissues = find_tissues(prepared.x, *on_grid, dict(families or {}), dict(kinds or {}), to_unit)
+    tissue, tissues = find_tissues(
+        prepared.x, *on_grid, families or {}, kinds or {}, to_unit, substances, preprocessing.ct_window_hu
+    )
     target = torch.from_numpy(on_grid[1].astype(np.uint8))
     return TrainingCase(
         name, torch.from_numpy(prepared.x), torch.from_numpy(tissue), target, tissues, class_locations(target)

@@ -9,117 +9,12 @@ tissue, bone), and part of the real scan's texture is kept with a random sign an
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import ndimage
 from torch import Tensor
 
 from .augment import PADDING, chance, integer, random_acquisition, smooth, uniform
-
-OUTSIDE, AIR = 0, 1
-"""Tissue ids: beyond the scan, and the air (and table) around the body."""
-MAX_TISSUES = 256
-HU_GAS, HU_FAT, HU_BONE = -150.0, -25.0, 160.0
-
-
-@dataclass(frozen=True, eq=False)
-class Tissues:
-    """The table of source tissues of one case; every tensor is (T,), indexed by tissue id.
-
-    target: the model's label. family: tissues that share one mean (a pair of kidneys, all ribs). kind: families that
-    tend to look alike (0 none, then muscle, vessel, bone, bowel). dark: gas or air. mean, std: of the real image.
-    """
-
-    target: Tensor
-    family: Tensor
-    kind: Tensor
-    dark: Tensor
-    mean: Tensor
-    std: Tensor
-
-    def __len__(self) -> int:
-        return len(self.target)
-
-
-def find_tissues(
-    image: np.ndarray,
-    structures: np.ndarray,
-    target: np.ndarray,
-    families: dict[int, int],
-    kinds: dict[int, int],
-    hu_to_unit,
-) -> tuple[np.ndarray, Tissues]:
-    """Split a case into tissues.
-
-    image: (D, H, W) float32 in [-1, 1]. structures: (D, H, W) uint8, the source segmentation with all its ids.
-    target: (D, H, W) uint8, the model's labels. families, kinds: structure id -> see `Tissues`.
-    hu_to_unit: HU -> [-1, 1]. Returns the tissue map (D, H, W) uint8 and its table.
-    Raises ValueError when there are more than 255 tissues.
-    """
-    gas, fat, bone = (hu_to_unit(h) for h in (HU_GAS, HU_FAT, HU_BONE))
-    body = body_mask(image > hu_to_unit(-120.0)) | (structures > 0)
-    soft = ndimage.uniform_filter(image, 3)
-    tissue = np.full(image.shape, AIR, np.uint8)
-    rows = [(0, 0, 0, True), (0, 0, 0, True)]  # OUTSIDE, AIR: target, family, kind, dark
-    next_family = 1 + max([0, *families.values()])
-
-    def add(mask: np.ndarray, label: int, family: int, kind: int, dark: bool) -> None:
-        if not mask.any():
-            return
-        if len(rows) == MAX_TISSUES:
-            raise ValueError(f"more than {MAX_TISSUES} tissues in one case: expected fewer source structures")
-        tissue[mask] = len(rows)
-        rows.append((label, family, kind, dark))
-
-    rest = body & (structures == 0)
-    muscle_low, muscle_high = hu_to_unit(35.0), bone
-    add(rest & (image < gas), 0, next_family, 0, True)
-    add(rest & (image >= gas) & (image < fat), 0, next_family + 1, 0, False)
-    add(rest & (image >= fat) & (soft < muscle_low), 0, next_family + 2, 0, False)
-    add(rest & (image >= fat) & (soft >= muscle_low) & (image < muscle_high), 0, next_family + 3, 1, False)
-    add(rest & (image >= muscle_high), 0, next_family + 4, 3, False)
-    for structure in np.unique(structures[structures > 0]):
-        inside = structures == structure
-        for label in np.unique(target[inside]):
-            mask = inside & (target == label)
-            family = families.get(int(structure), next_family + 5 + int(structure))
-            kind = kinds.get(int(structure), 0)
-            holes = mask & (image < gas)
-            if holes.sum() < 0.02 * mask.sum():
-                holes[:] = False
-            add(holes, int(label), family, 0, True)
-            mask &= ~holes
-            bright = mask & (soft > np.median(soft[mask])) if mask.sum() > 200 else np.zeros_like(mask)
-            add(mask & ~bright, int(label), family, kind, False)
-            add(bright, int(label), family, kind, False)
-    count = np.maximum(np.bincount(tissue.ravel(), minlength=len(rows)), 1)
-    mean = np.bincount(tissue.ravel(), image.ravel(), len(rows)) / count
-    square = np.bincount(tissue.ravel(), image.ravel() ** 2, len(rows)) / count
-    mean[OUTSIDE] = PADDING
-    columns = list(zip(*rows, strict=True))
-    return tissue, Tissues(
-        target=torch.tensor(columns[0], dtype=torch.uint8),
-        family=torch.tensor(columns[1]),
-        kind=torch.tensor(columns[2]),
-        dark=torch.tensor(columns[3]),
-        mean=torch.tensor(mean, dtype=torch.float32),
-        std=torch.tensor(np.sqrt(np.maximum(square - mean**2, 0)), dtype=torch.float32),
-    )
-
-
-def body_mask(dense: np.ndarray) -> np.ndarray:
-    """The largest connected part of ``dense`` (D, H, W) bool, axial holes (bowel gas, lungs) filled."""
-    in_plane = ndimage.generate_binary_structure(2, 1)[None]  # a thin slab has no depth to erode
-    opened = ndimage.binary_opening(dense, in_plane, iterations=2)
-    parts, count = ndimage.label(opened)
-    if count == 0:
-        return dense
-    largest = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])
-    largest = ndimage.binary_dilation(largest, in_plane, iterations=2) & dense
-    return np.stack([ndimage.binary_fill_holes(axial) for axial in largest])
+from .tissues import OUTSIDE, Tissues
 
 
 def draw_contrast(tissues: Tissues, generator: torch.Generator) -> tuple[Tensor, bool]:
