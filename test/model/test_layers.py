@@ -1,6 +1,14 @@
 import torch
 
-from threedme_ros.model.layers import VoxelNorm, block_mean, depth_to_space, freeze_norms, space_to_depth, upsample
+from threedme_ros.model.layers import (
+    VoxelNorm,
+    axis_mean,
+    block_mean,
+    depth_to_space,
+    freeze_norms,
+    space_to_depth,
+    upsample,
+)
 
 
 def test_space_to_depth_puts_the_block_into_channels_w_fastest():
@@ -38,3 +46,9 @@ def test_upsample_keeps_a_linear_ramp_at_half_voxel_positions():
 def test_block_mean_averages_disjoint_blocks():
     x = torch.randn(1, 2, 4, 2, 6)
     torch.testing.assert_close(block_mean(x, 2), torch.nn.functional.avg_pool3d(x, 2))
+
+
+def test_axis_mean_averages_neighbours_along_one_axis():
+    x = torch.arange(12.0).reshape(1, 1, 1, 2, 6)
+    assert axis_mean(x, 4, 3)[0, 0, 0].tolist() == [[1, 4], [7, 10]]
+    assert axis_mean(x, 3, 2)[0, 0, 0].tolist() == [[3, 4, 5, 6, 7, 8]]

@@ -8,16 +8,23 @@ SHAPE = (4, 6, 8)
 
 
 @pytest.mark.parametrize("plane", PLANES)
-def test_slice_batch_repeats_and_averages_along_the_normal(plane):
+def test_slice_batch_repeats_along_the_normal(plane):
     x = torch.randn(1, 2, *SHAPE)
     n = SHAPE[plane]
     doubled = slice_batch(x, plane, 2 * n)
-    halved = slice_batch(x, plane, n // 2)
     first, second = x.select(plane + 2, 0), x.select(plane + 2, 1)
     assert torch.equal(doubled[:, 0], first)
     assert torch.equal(doubled[:, 1], first)
     assert torch.equal(doubled[:, 2], second)
-    torch.testing.assert_close(halved[:, 0], (first + second) / 2)
+
+
+def test_a_finer_level_is_averaged_over_the_slices_that_share_a_query_slice():
+    layer = PlaneAttention(4, (3,), heads=2, points=2)
+    x = torch.randn(1, 3, 8, 12, 16)
+    for plane, values in zip(PLANES, layer._values(x, layer.value[0], [4, 6, 8]), strict=True):
+        whole = layer.value[0](x.movedim(1, -1)).movedim(-1, 1)
+        first, second = (whole.select(plane + 2, n) for n in (0, 1))
+        torch.testing.assert_close(values.select(plane + 2, 0), (first + second) / 2)
 
 
 def test_the_output_equals_sampling_point_by_point():

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from threedme_ros.model.layers import VoxelNorm, pointwise
+from threedme_ros.model.layers import VoxelNorm, axis_mean, pointwise
 
 PLANES = (0, 1, 2)
 """The axis of (D, H, W) normal to the axial, coronal and sagittal plane."""
@@ -17,13 +17,11 @@ PLANES = (0, 1, 2)
 def slice_batch(x: Tensor, plane: int, count: int) -> Tensor:
     """The slices of one plane as a batch: (B, C, D, H, W) -> (B, count, C, R, S).
 
-    The normal axis is brought to ``count`` slices (block means or repeats; one divides the other), so that slice n of
-    every level lies in the plane of the query's slice n. R, S are the two in-plane axes in D, H, W order.
+    ``count`` is a multiple of the slices along the normal axis, which are repeated, so that slice n of every level lies
+    in the plane of the query's slice n. R, S are the two in-plane axes in D, H, W order.
     """
     x = x.movedim(plane + 2, 1)
     b, n, c, r, s = x.shape
-    if n > count:
-        return x.reshape(b, count, n // count, c, r, s).mean(dim=2)
     if n < count:
         return x[:, :, None].expand(b, n, count // n, c, r, s).reshape(b, count, c, r, s)
     return x
@@ -71,17 +69,17 @@ class PlaneAttention(nn.Module):
 
     def forward(self, query: Tensor, levels: list[Tensor]) -> Tensor:
         b, _, *shape = query.shape
-        values = [pointwise(x, project).float() for x, project in zip(levels, self.value, strict=True)]
+        values = [self._values(x, project, shape) for x, project in zip(levels, self.value, strict=True)]
         # channels: (heads, planes * levels * points [, 2]); sampling positions and weights stay fp32
         offsets = pointwise(query, self.offset).float().reshape(b, self.heads, -1, *shape)
         weights = pointwise(query, self.weight).float().reshape(b, self.heads, self.samples, *shape).softmax(dim=2)
         total = None
         for plane in PLANES:
             part = 0
-            for level, value in enumerate(values):
+            for level, value in enumerate(values):  # value: one a plane
                 first = (plane * self.levels + level) * self.points
                 part = part + self._sample(
-                    value,
+                    value[plane],
                     offsets[:, :, 2 * first : 2 * (first + self.points)],
                     weights[:, :, first : first + self.points],
                     plane,
@@ -91,6 +89,17 @@ class PlaneAttention(nn.Module):
             part = part.movedim(1, plane + 2)
             total = part if total is None else total + part
         return pointwise(total.to(query.dtype), self.out)
+
+    def _values(self, x: Tensor, project: nn.Linear, shape: list[int]) -> list[Tensor]:
+        """What is sampled of one level in each plane, along whose normal it has at most the query's slices.
+
+        Means over slices are taken before the projection, with which they commute: half the voxels of a fine level are
+        then projected and brought into slices.
+        """
+        factors = [max(1, n // count) for n, count in zip(x.shape[2:], shape, strict=True)]
+        if max(factors) == 1:
+            return [pointwise(x, project).float()] * len(PLANES)
+        return [pointwise(axis_mean(x, plane + 2, factors[plane]), project).float() for plane in PLANES]
 
     def _sample(self, value: Tensor, offsets: Tensor, weights: Tensor, plane: int, shape: list[int]) -> Tensor:
         """One level in one plane, weighted and summed over the points: (B, n, dim, r, s)."""

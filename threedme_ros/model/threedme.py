@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from threedme_ros.model.config import ModelConfig
 from threedme_ros.model.encoder import Encoder
 from threedme_ros.model.heads import SegmentationDecoder
 from threedme_ros.model.layers import depth_to_space
+
+
+def best_class(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest of (B, C, ...) logits and its class, (B, ...) each.
+
+    Exported graphs ask for both by one TopK, which saves a runtime one of two passes over the logits; torch itself is
+    faster at max.
+    """
+    if torch.compiler.is_exporting():
+        best, labels = logits.topk(1, dim=1)
+        return best[:, 0], labels[:, 0]
+    return logits.max(dim=1)
 
 
 class ThreeDME(nn.Module):
@@ -37,6 +50,6 @@ class ThreeDME(nn.Module):
         The argmax is taken on sub-voxels, before the shuffle: the same labels with a seventeenth of the data moved.
         """
         logits = self.half_logits(x).float()
-        best, labels = logits.max(dim=1)  # (B, 8, D/2, H/2, W/2)
+        best, labels = best_class(logits)  # (B, 8, D/2, H/2, W/2)
         confidence = 1 / (logits - best[:, None]).exp().sum(dim=1)
         return depth_to_space(labels)[:, 0], depth_to_space(confidence)[:, 0]
