@@ -11,7 +11,7 @@ from threedme_ros.anatomy import Anatomy
 from threedme_ros.model.checkpoint import load_checkpoint
 from threedme_ros.model.config import SIZES, ModelConfig, Preprocessing
 from threedme_ros.phantom import phantom
-from threedme_ros.training import train
+from threedme_ros.training import train, trainer
 from threedme_ros.training.data import TrainingError, WindowConfig, WindowStream, training_case
 from threedme_ros.training.precision import autocast_for
 from threedme_ros.training.tasks import Task, load_task
@@ -37,17 +37,17 @@ def task(monkeypatch):
 
 
 def test_learning_rate_by_hand():
-    assert train.learning_rate(0.0, 1.0, 0.1) == 0
-    assert train.learning_rate(0.05, 1.0, 0.1) == pytest.approx(0.5)
-    assert train.learning_rate(0.1, 1.0, 0.1) == 1
-    assert train.learning_rate(0.55, 1.0, 0.1) == pytest.approx(0.5)
-    assert train.learning_rate(1.0, 1.0, 0.1) == train.learning_rate(1.2, 1.0, 0.1) == pytest.approx(0)
+    assert trainer.learning_rate(0.0, 1.0, 0.1) == 0
+    assert trainer.learning_rate(0.05, 1.0, 0.1) == pytest.approx(0.5)
+    assert trainer.learning_rate(0.1, 1.0, 0.1) == 1
+    assert trainer.learning_rate(0.55, 1.0, 0.1) == pytest.approx(0.5)
+    assert trainer.learning_rate(1.0, 1.0, 0.1) == trainer.learning_rate(1.2, 1.0, 0.1) == pytest.approx(0)
 
 
 def test_moving_average_by_hand():
     model = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.constant_(model.weight, 1.0)
-    average = train.MovingAverage(model, 0.5)
+    average = trainer.MovingAverage(model, 0.5)
     torch.nn.init.constant_(model.weight, 12.0)
     average.update(model)  # the first decay is 1 / 11
     assert average.model.weight.item() == pytest.approx(1 / 11 + 12 * 10 / 11)
@@ -58,8 +58,8 @@ def test_moving_average_by_hand():
 
 def test_steps_on_one_window_lower_the_loss(case, task):
     image, labels = WindowStream([case], [1.0], task.windows, 0, 1)[0]
-    trainer = train.Trainer.create(task, 17)
-    losses = [trainer.train_step(image[None], labels[None], 0.0) for _ in range(8)]
+    run = trainer.Trainer.create(task, 17)
+    losses = [run.train_step(image[None], labels[None], 0.0) for _ in range(8)]
     assert losses == sorted(losses, reverse=True) and losses[-1] < 0.97 * losses[0]
 
 
@@ -68,7 +68,7 @@ def test_run_writes_a_checkpoint_and_resumes_as_if_never_stopped(case, task, ana
         return load_checkpoint(train.run(task, [case], anatomy, PREPROCESSING, tmp_path / folder, **options))
 
     whole = weights("whole", max_steps=4)
-    stop_at_two = train.Trainer.train_step
+    stop_at_two = trainer.Trainer.train_step
 
     def interrupted(self, image, labels, progress):
         if self.step == 2:
@@ -77,7 +77,7 @@ def test_run_writes_a_checkpoint_and_resumes_as_if_never_stopped(case, task, ana
         return stop_at_two(self, image, labels, progress)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(train.Trainer, "train_step", interrupted)
+        patch.setattr(trainer.Trainer, "train_step", interrupted)
         weights("cut", max_steps=4)
     resumed = weights("cut", max_steps=4, resume=True)
     assert all(torch.equal(t, resumed.weights[name]) for name, t in whole.weights.items())
@@ -88,17 +88,17 @@ def test_run_writes_a_checkpoint_and_resumes_as_if_never_stopped(case, task, ana
 
 
 def test_non_finite_loss_names_the_step_and_leaves_the_weights(case, task):
-    trainer = train.Trainer.create(task, 17)
-    before = [p.clone() for p in trainer.model.parameters()]
-    trainer.step = 41
+    run = trainer.Trainer.create(task, 17)
+    before = [p.clone() for p in run.model.parameters()]
+    run.step = 41
     with pytest.raises(TrainingError, match="step 41: loss nan"):
-        trainer.train_step(torch.full((1, 1, 32, 32, 32), math.nan), torch.zeros(1, 32, 32, 32, dtype=torch.uint8), 0.0)
-    assert all(torch.equal(a, b) for a, b in zip(before, trainer.model.parameters(), strict=True))
+        run.train_step(torch.full((1, 1, 32, 32, 32), math.nan), torch.zeros(1, 32, 32, 32, dtype=torch.uint8), 0.0)
+    assert all(torch.equal(a, b) for a, b in zip(before, run.model.parameters(), strict=True))
 
 
 def test_state_of_another_task_or_no_state_is_refused(task, tmp_path):
-    train.Trainer.create(task, 17).save_state(tmp_path / "state.pt")
-    other = train.Trainer.create(dataclasses.replace(task, seed=4), 17)
+    trainer.Trainer.create(task, 17).save_state(tmp_path / "state.pt")
+    other = trainer.Trainer.create(dataclasses.replace(task, seed=4), 17)
     with pytest.raises(TrainingError, match="another seed"):
         other.load_state(tmp_path / "state.pt")
     (tmp_path / "broken.pt").write_bytes(b"no state")

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from time import perf_counter
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from threedme_ros.benchmark.timing import Timing, repeat
 from threedme_ros.inference.engines import EngineError
 from threedme_ros.inference.preprocess import prepare, restore_labels
+from threedme_ros.training.peer_networks import dynunet, segresnet, swin_unetr
 from threedme_ros.volume import Volume
 
 PATCH = (96, 96, 96)
 OVERLAP = 0.5
 FULL_PASS_LIMIT_S = 120.0
 WINDOW_RUNS = 5
-PEERS = ("SwinUNETR-48", "DynUNet", "SegResNet-16")
+BUILDERS = {
+    "SwinUNETR-48": partial(swin_unetr, feature_size=48),
+    "DynUNet": dynunet,
+    "SegResNet-16": segresnet,
+}
+PEERS = tuple(BUILDERS)
 
 Run = Callable[[np.ndarray], np.ndarray]
 """(1, 1, D, H, W) float32 -> logits (1, C, D, H, W) float32."""
@@ -39,27 +46,10 @@ class PeerTimes:
 
 def make_peer(name: str, num_classes: int) -> nn.Module:
     """One of `PEERS`, with random weights, which cost as much time as any."""
-    from monai.networks.nets import DynUNet, SegResNet, SwinUNETR, swin_unetr
-
+    if name not in BUILDERS:
+        raise ValueError(f"peer {name!r}: expected one of {PEERS}")
     torch.manual_seed(0)
-    if name == "SwinUNETR-48":
-        swin_unetr.rearrange = _permuted  # MONAI takes it from einops, an optional package, only to permute
-        model = SwinUNETR(in_channels=1, out_channels=num_classes, feature_size=48, use_checkpoint=False).eval()
-        model._check_input_size = lambda shape: None  # numpy, which the exporter cannot trace
-        return model
-    if name == "DynUNet":  # the plan nnU-Net makes for an isotropic patch: six levels, at most 320 channels
-        strides = [1, 2, 2, 2, 2, 2]
-        filters = [32, 64, 128, 256, 320, 320]
-        return DynUNet(3, 1, num_classes, [3] * 6, strides, strides[1:], filters=filters, norm_name="instance").eval()
-    if name == "SegResNet-16":
-        return SegResNet(init_filters=16, in_channels=1, out_channels=num_classes).eval()
-    raise ValueError(f"peer {name!r}: expected one of {PEERS}")
-
-
-def _permuted(x: Tensor, pattern: str) -> Tensor:
-    """einops' rearrange for a pattern such as "n c d h w -> n d h w c"."""
-    before, after = (side.split() for side in pattern.split("->"))
-    return x.permute([before.index(name) for name in after])
+    return BUILDERS[name](num_classes).eval()
 
 
 def export_peer(model: nn.Module, patch: tuple[int, int, int]) -> bytes:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .data import TrainingError
-from .train import MovingAverage
+from .trainer import MovingAverage
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric

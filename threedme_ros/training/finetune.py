@@ -36,7 +36,7 @@ from .products import write_products
 from .run_folder import RunFolder, RunWriter
 from .task_samples import CaseWindows, ImageSamples
 from .task_table import SegmentationTask, Task
-from .train import learning_rate
+from .trainer import learning_rate
 
 if TYPE_CHECKING:
     from lightning.fabric import Fabric

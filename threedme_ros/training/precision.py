@@ -31,6 +31,24 @@ def keep_norms_in_fp32(model: nn.Module) -> None:
             module.register_forward_hook(_to_autocast_type)
 
 
+def keep_thin_convolutions_in_fp32(model: nn.Module) -> None:
+    """Run every convolution of ``model`` whose input has exactly two slices in fp32 under autocast, for the fault that
+    `autocast_for` tells of: with this, windows of any shape may run in bf16. Weights and export stay as they are.
+    """
+    for module in model.modules():
+        if type(module) is nn.Conv3d:
+            module.__class__ = _ThinSafeConv3d
+
+
+class _ThinSafeConv3d(nn.Conv3d):
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if input.shape[2] != 2 or not torch.is_autocast_enabled("cpu"):
+            return super()._conv_forward(input, weight, bias)
+        with torch.autocast("cpu", enabled=False):
+            output = super()._conv_forward(input.float(), weight, bias)
+        return output.to(torch.get_autocast_dtype("cpu"))
+
+
 def _to_fp32(module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
     return (inputs[0].float(),)
 

@@ -37,7 +37,7 @@ from .pretrain_task import PretrainTask
 from .preview import draw_preview
 from .reconstruction import reconstruction_loss
 from .run_folder import RunFolder, RunWriter
-from .train import learning_rate
+from .trainer import learning_rate
 from .volume_cache import CachedVolume
 
 if TYPE_CHECKING:

@@ -30,7 +30,8 @@ from threedme_ros.share import DEMO_CHECKPOINT, share_path
 from .data import TrainingCase, TrainingError, WindowConfig, WindowStream
 from .precision import autocast_for
 from .prompt_clicks import correction, random_inside
-from .train import MAX_STEPS, MovingAverage, learning_rate
+from .train import MAX_STEPS
+from .trainer import MovingAverage, learning_rate
 
 OUTPUT = Path("runs/prompt/prompt.safetensors")
 

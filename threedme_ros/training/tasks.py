@@ -8,20 +8,39 @@ from pathlib import Path
 
 import yaml
 
-from threedme_ros.model.config import SIZES
-
 from .augment import WarpConfig
+from .clock import CLOCKS
 from .data import TrainingError, WindowConfig
+from .networks import network_names
+from .peer_networks import PEERS
 
 PRECISIONS = ("bf16", "fp32")
 
 
 @dataclass(frozen=True)
+class Phantoms:
+    """Procedural cases beside the patients: how many are made, and the share of the windows that comes from them."""
+
+    count: int = 0
+    share: float = 0.0
+
+    def __post_init__(self) -> None:
+        if type(self.count) is not int or not 0 <= self.count < 2**16:
+            raise TrainingError(f"phantoms count {self.count!r}: expected an integer from 0 to below 2**16")
+        share = self.share
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share < 1:
+            raise TrainingError(f"phantoms share {share!r}: expected a number from 0 to below 1")
+        if (self.count > 0) != (share > 0):
+            raise TrainingError(f"phantoms count {self.count}, share {share}: expected both above 0, or neither")
+
+
+@dataclass(frozen=True)
 class Task:
-    """One supervised run. ``minutes`` is the wall-clock budget, ``warm_up`` a share of it,
+    """One supervised run. ``minutes`` is the budget on ``clock`` (see `CLOCKS`), ``warm_up`` a share of it,
     ``freeze_norms`` the share after which the norms' statistics stay (see `VoxelNorm`), ``ema_decay`` a step.
 
-    cases: sample case -> how often it is drawn. Raises TrainingError with the field, its value and what was expected.
+    model: one of `network_names`. cases: sample case -> how often it is drawn, against the other cases. Raises
+    TrainingError with the field, its value and what was expected.
     """
 
     name: str
@@ -29,6 +48,7 @@ class Task:
     cases: Mapping[str, float]
     seed: int = 0
     minutes: float = 60.0
+    clock: str = "wall"
     model: str = "small"
     learning_rate: float = 1e-3
     weight_decay: float = 0.02
@@ -39,6 +59,7 @@ class Task:
     precision: str = "bf16"
     workers: int = 1
     validate_minutes: float = 5.0
+    phantoms: Phantoms = field(default_factory=Phantoms)
     windows: WindowConfig = field(default_factory=WindowConfig)
 
     def __post_init__(self) -> None:
@@ -54,8 +75,10 @@ class Task:
             value = getattr(self, name)
             if type(value) is not int or not 0 <= value < 2**30:
                 raise TrainingError(f"{name} {value!r}: expected an integer from 0 to below 2**30")
-        if self.model not in SIZES:
-            raise TrainingError(f"model {self.model!r}: expected one of {sorted(SIZES)}")
+        if self.model not in network_names():
+            raise TrainingError(f"model {self.model!r}: expected one of {network_names()}")
+        if self.clock not in CLOCKS:
+            raise TrainingError(f"clock {self.clock!r}: expected one of {sorted(CLOCKS)}")
         if self.precision not in PRECISIONS:
             raise TrainingError(f"precision {self.precision!r}: expected one of {PRECISIONS}")
         if not isinstance(self.cases, Mapping) or not self.cases or not all(w > 0 for w in self.cases.values()):
@@ -67,18 +90,30 @@ class Task:
 
 
 def load_task(path: str | Path, **overrides) -> Task:
-    """Read a task YAML; ``overrides`` that are not None replace its values. TrainingError names file and key."""
+    """Read a task YAML; ``overrides`` that are not None replace its values. TrainingError names file and key.
+
+    A peer that an override puts in the place of the file's network brings its own learning rate and weight decay,
+    unless those are overridden, too.
+    """
     try:
         document = yaml.safe_load(Path(path).read_text())
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise TrainingError(f"{path}: {error}") from error
     if not isinstance(document, dict):
         raise TrainingError(f"{path}: expected a mapping, found {type(document).__name__}")
-    document |= {key: value for key, value in overrides.items() if value is not None}
+    given = {key: value for key, value in overrides.items() if value is not None}
+    if given.get("model") in PEERS and given["model"] != document.get("model"):
+        peer = PEERS[given["model"]]
+        given = {"learning_rate": peer.learning_rate, "weight_decay": peer.weight_decay} | given
+    document |= given
     try:
         windows = dict(document.pop("windows", {}))
         warp = build_known(WarpConfig, dict(windows.pop("warp", {})))
-        return build_known(Task, document | {"windows": build_known(WindowConfig, windows | {"warp": warp})})
+        parts = {
+            "windows": build_known(WindowConfig, windows | {"warp": warp}),
+            "phantoms": build_known(Phantoms, dict(document.pop("phantoms", {}))),
+        }
+        return build_known(Task, document | parts)
     except (TypeError, ValueError) as error:
         raise TrainingError(f"{path}: {error}") from error
 

@@ -16,7 +16,7 @@ from threedme_ros.share import share_path
 from threedme_ros.training.data import TrainingCase, TrainingError, class_locations
 from threedme_ros.training.metrics import dice_scores
 from threedme_ros.training.sample_cases import load_training_cases
-from threedme_ros.training.train import whole_volume_labels
+from threedme_ros.training.validation import whole_volume_labels
 from threedme_ros.training.volume_cache import CachedVolume, prepare_volumes, sample_volumes
 from threedme_ros.volume_io import write_volume
 

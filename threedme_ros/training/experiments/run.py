@@ -14,7 +14,7 @@ from threedme_ros.training.data import WindowStream
 from threedme_ros.training.distributed import launch_fabric
 from threedme_ros.training.pretrain import pretrain
 from threedme_ros.training.run_folder import RunFolder
-from threedme_ros.training.train import MovingAverage, Trainer
+from threedme_ros.training.trainer import MovingAverage, Trainer
 
 from .arms import Arm, Experiment
 from .budget import Budget
