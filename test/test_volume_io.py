@@ -201,6 +201,23 @@ def test_an_affine_without_shear_is_written_as_qform_too_and_one_with_shear_is_n
     np.testing.assert_allclose(sheared.header.get_zooms(), np.linalg.norm(OBLIQUE[:3, :3], axis=0), rtol=1e-5)
 
 
+def test_a_description_is_found_by_other_readers_and_changes_no_voxel(tmp_path):
+    volume = Volume(ramp(), OBLIQUE, "patient")
+    text = "checkpoint=0123456789abcdef engine=torch precision=fp32 device=cpu"
+        Volume(ramp(), OBLIQUE, "patient"),
+        "checkpoint=0123456789abcdef engine=torch precision=fp32 device=cpu",
+    )
+    image = nib.Nifti1Image.from_bytes(bytes(volume_to_bytes(volume, "nifti", text)))
+    assert image.header["descrip"].item().decode() == text
+    np.testing.assert_array_equal(image.dataobj, volume.voxels)
+    path = tmp_path / "labels.nrrd"
+    path.write_bytes(volume_to_bytes(volume, "nrrd", text))
+    voxels, header = pynrrd.read(str(path))
+    assert header["content"] == text
+    np.testing.assert_array_equal(voxels, volume.voxels)
+    np.testing.assert_array_equal(volume_from_bytes(path.read_bytes(), "nrrd").voxels, volume.voxels)
+
+
 def test_an_axis_past_32767_is_written_as_nifti_2():
     voxels = ramp("u1", (40000, 2, 1))
     data = volume_to_bytes(Volume(voxels, np.eye(4)))

@@ -15,6 +15,7 @@ import numpy as np
 
 from threedme_ros.formats import nifti, nrrd
 from threedme_ros.formats.voxel_block import VoxelBlock, checked_shape, storable
+from threedme_ros.private_files import PRIVATE_FILE, replacing
 from threedme_ros.volume import LPS_FROM_RAS, Volume, VolumeError, VolumeIOError
 
 __all__ = [
@@ -58,14 +59,17 @@ def volume_from_bytes(
     return _DECODERS[format](memoryview(data).cast("B"), max_voxels, frame_id)
 
 
-def volume_to_bytes(volume: Volume, format: str = "nifti") -> bytes | bytearray:
-    """Encode as one whole file; ``format``: one of FORMATS. Decoding gives the same voxels and, in float32, affine."""
+def volume_to_bytes(volume: Volume, format: str = "nifti", description: str = "") -> bytes | bytearray:
+    """Encode as one whole file; ``format``: one of FORMATS. Decoding gives the same voxels and, in float32, affine.
+
+    description: one line of ASCII for a person or a tool, in the header (79 characters in NIfTI's ``descrip``).
+    """
     if format == "nifti":
-        return nifti.encode(volume)
+        return nifti.encode(volume, description)
     if format == "nifti; gzip":
-        return zlib.compress(nifti.encode(volume), GZIP_LEVEL, wbits=31)
+        return zlib.compress(nifti.encode(volume, description), GZIP_LEVEL, wbits=31)
     if format == "nrrd":
-        return nrrd.encode(volume)
+        return nrrd.encode(volume, description)
     raise VolumeIOError(f"volume format {format[:40]!r}: expected one of {list(FORMATS)}")
 
 
@@ -83,13 +87,22 @@ def read_volume(path: str | Path, *, frame_id: str = "patient", max_voxels: int 
 
 
 def write_volume(path: str | Path, volume: Volume) -> None:
-    """To .nii, .nii.gz, .nrrd, .mha or .mhd; the ending decides. Raises VolumeIOError for any other."""
+    """To .nii, .nii.gz, .nrrd, .mha or .mhd; the ending decides. Raises VolumeIOError for any other.
+
+    A volume is a patient's: only its owner may read the file. It appears whole, and takes the place of a link.
+    """
     path = Path(path)
     suffix = _suffix(path)
-    if suffix in _META_IMAGE:
+    if suffix == ".mhd":
         _write_meta_image(path, volume)
-    else:
-        path.write_bytes(volume_to_bytes(volume, _SUFFIXES[suffix]))
+        for part in (path, path.with_suffix(".raw")):  # it names its second file, so neither can be renamed
+            part.chmod(PRIVATE_FILE)
+        return
+    with replacing(path) as temporary:
+        if suffix in _META_IMAGE:
+            _write_meta_image(temporary, volume)
+        else:
+            temporary.write_bytes(volume_to_bytes(volume, _SUFFIXES[suffix]))
 
 
 def _suffix(path: Path) -> str:

@@ -1,3 +1,4 @@
+import hashlib
 import json
 from array import array
 
@@ -9,7 +10,9 @@ from builtin_interfaces.msg import Time
 from sensor_msgs.msg import CompressedImage
 from std_msgs.msg import Header, String
 
+import threedme_ros
 from threedme_ros.anatomy import Anatomy, AnatomyError
+from threedme_ros.inference.made_by import MadeBy
 from threedme_ros.nodes import messages
 from threedme_ros.nodes.messages import (
     MessageError,
@@ -18,6 +21,7 @@ from threedme_ros.nodes.messages import (
     image_message,
     label_info_message,
     plain_image,
+    trace_message,
     volume_from_message,
     volume_message,
 )
@@ -124,3 +128,14 @@ def test_other_texts_are_no_label_info(text):
         anatomy_from_label_info(String(data=text))
     with pytest.raises(AnatomyError):
         anatomy_from_label_info(String(data='{"structures": [1]}'))
+
+
+def test_the_trace_ties_a_result_to_its_volume_and_to_what_made_it(volume):
+    message = volume_message(volume, Time(sec=12, nanosec=5))
+    made_by = MadeBy("0123456789abcdef", "openvino", "bf16", "cpu", 2, ("auto",), "full", None, 128**3)
+    row = json.loads(trace_message(made_by, message).data)
+    assert row["stamp"] == {"sec": 12, "nanosec": 5}
+    assert row["frame_id"] == volume.frame_id
+    assert row["volume_sha256"] == hashlib.sha256(bytes(message.data)).hexdigest()
+    assert MadeBy.from_json(trace_message(made_by, message).data) == made_by
+    assert row["version"] == threedme_ros.__version__

@@ -99,7 +99,8 @@ def test_newest_volume_replaces_the_waiting_one_and_is_counted(rig):
     segmenter.gate.set()
     wait(lambda: health.counts["segmented"] == 2)
     assert stamps(outlet) == [1, 4]
-    assert health.counts == {"seen": 4, "segmented": 2, "replaced": 2, "refused": 0, "failed": 0, "ignored": 0}
+    counted = {what: n for what, n in health.counts.items() if n}
+    assert counted == {"seen": 4, "segmented": 2, "replaced": 2}
 
 
 def test_bad_header_cannot_replace_a_good_volume_that_waits(rig):

@@ -33,7 +33,7 @@ def test_every_volume_is_accounted_for_and_repeats_are_not_seen_again(random_che
 
 
 def test_what_is_missing_is_lost_and_memory_is_compared_late_with_early():
-    counts = {"seen": 9, "segmented": 7, "refused": 0, "failed": 0, "replaced": 2, "ignored": 0}
+    counts = {"seen": 9, "segmented": 6, "refused": 0, "failed": 0, "replaced": 2, "ignored": 0, "overwritten": 1}
     traffic = Traffic((1.0,), (1.0, 2.0, 3.0), 10, counts, {}, (500.0,) * 20 + (100.0,) * 10 + (110.0,) * 10, "e", 1.0)
     assert traffic.lost == 1
     assert traffic.percentile_ms(50) == 2.0

@@ -43,11 +43,12 @@ def decode_gzip(data: memoryview, max_voxels: int, frame_id: str) -> Volume:
     return block.volume(voxels, 0, frame_id)
 
 
-def encode(volume: Volume) -> bytearray:
+def encode(volume: Volume, description: str = "") -> bytearray:
     """A NIfTI-1 file (NIfTI-2 past 32767 voxels along an axis), little-endian, mm, codes "scanner".
 
     The sform holds the affine in float32, exactly if it was decoded by this package; the qform says the same wherever
     a rotation and three spacings can (no shear). bool becomes uint8, float16 float32. The voxels are copied once.
+    description: the header's ``descrip``, at most 79 bytes.
     """
     voxels = storable(volume.voxels)
     size = 540 if max(volume.shape) > 32767 else 348
@@ -58,6 +59,7 @@ def encode(volume: Volume) -> bytearray:
     header["magic"] = _HEADERS[size][1]
     header["vox_offset"] = offset
     header["scl_slope"], header["scl_inter"] = 1, 0
+    header["descrip"] = description.encode()[:79]
     header.set_xyzt_units("mm")
     header.set_qform(volume.affine, code="scanner")
     if not Grid(volume.shape, header.get_qform()).matches(volume.grid, QFORM_TOLERANCE_MM):

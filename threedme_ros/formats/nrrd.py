@@ -48,8 +48,11 @@ def decode(data: memoryview, max_voxels: int, frame_id: str) -> Volume:
     return block.volume(voxels, 0, frame_id)
 
 
-def encode(volume: Volume) -> bytearray:
-    """Raw, little-endian, LPS as 3D Slicer and ITK write it; the affine in full precision. One copy of the voxels."""
+def encode(volume: Volume, description: str = "") -> bytearray:
+    """Raw, little-endian, LPS as 3D Slicer and ITK write it; the affine in full precision. One copy of the voxels.
+
+    description: the header's ``content``, one line of ASCII.
+    """
     voxels = storable(volume.voxels)
     affine = LPS_FROM_RAS @ volume.affine + 0.0  # no "-0.0" in the text
     vectors = ["(" + ",".join(repr(float(x)) for x in affine[:3, axis]) + ")" for axis in range(4)]
@@ -64,6 +67,7 @@ def encode(volume: Volume) -> bytearray:
         "endian: little",
         "encoding: raw",
         f"space origin: {vectors[3]}",
+        *([f"content: {description}"] if description else []),
     ]
     text = "\n".join(lines) + "\n#"
     text += " " * (-(len(text) + 2) % 16) + "\n\n"  # a comment aligns the voxels, so that a reader may view them

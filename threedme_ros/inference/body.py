@@ -8,6 +8,7 @@ import numpy as np
 from scipy.ndimage import find_objects, label
 
 from threedme_ros.inference.change import BLOCK, block_means
+from threedme_ros.inference.made_by import Box
 from threedme_ros.inference.preprocess import PADDING_VALUE
 from threedme_ros.inference.tiling import STRIDE, Shape, padded_shape
 
@@ -20,8 +21,6 @@ LEAST_TISSUE_BLOCKS = 8
 MARGIN = BLOCK
 LEAST_SAVING = 0.3
 """Of the voxels to compute. Below it, one engine for all volumes of a scanner is worth more."""
-
-Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 
 def body_box(x: np.ndarray) -> Box | None:

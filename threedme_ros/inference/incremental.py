@@ -125,8 +125,12 @@ class IncrementalSegmenter:
             labels, confidence, x, means = known.labels, known.confidence, known.x, known.means
         else:
             update, since_full = "incremental", known.since_full + 1
-            labels, confidence, x = self._updated(x, known, windows)
-            means = block_means(x)
+            labels, confidence, seen_x = self._updated(x, known, windows)
+            if self._engine() == known.engine:
+                x, means = seen_x, block_means(seen_x)
+            else:  # one failed half way: never a result that two engines made
+                update, since_full = "full", 0
+                labels, confidence = self._segmenter.predict(x)
         engine = self._engine()
         now = _Known(frame_id, seen.grid, seen.modality, engine, x, means, labels, confidence, since_full)
         self._known = now

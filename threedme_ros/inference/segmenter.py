@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
-from threedme_ros.inference.body import BodyCrop
+from threedme_ros.inference.body import BodyCrop, Box
 from threedme_ros.inference.channels import prepare_channels
 from threedme_ros.inference.choice import LEAST_WINDOW_VOXELS, open_engine
 from threedme_ros.inference.engines import DEFAULT_MIN_AGREEMENT, Engine, EngineError
+from threedme_ros.inference.made_by import NOBODY, MadeBy
 from threedme_ros.inference.memory import affordable_voxels
 from threedme_ros.inference.preprocess import MODALITIES, PADDING_VALUE, Prepared, prepare, restore_labels
 from threedme_ros.inference.tiling import Window, plan_windows
@@ -39,6 +40,7 @@ class Segmentation:
     timings_s: seconds of wall clock by stage: "preprocess", "network", "restore", "total".
     warnings: where the input was not what the checkpoint was made for, one sentence each.
     update: "full" where the network saw the whole volume; see `threedme_ros.inference.incremental` for the others.
+    made_by: what ran, for this very volume.
     """
 
     labels: Volume
@@ -46,6 +48,7 @@ class Segmentation:
     timings_s: dict[str, float]
     warnings: tuple[str, ...] = ()
     update: str = "full"
+    made_by: MadeBy = NOBODY
 
 
 class Prediction(NamedTuple):
@@ -91,7 +94,9 @@ class Segmenter:
             )
         if threads < 0:
             raise ValueError(f"threads {threads}: expected 0 (the default) or more")
-        self.checkpoint, self.modalities = checkpoint, modalities
+        self.checkpoint, self.modalities, self._threads = checkpoint, modalities, threads
+        self._plan: tuple[Box | None, int] = (None, 0)  # of the last `predict`
+        self._followed: MadeBy | None = None
         self._body = BodyCrop() if body_crop and channels == 1 else None
         self._affordable: dict[tuple[str, str, str], int] = {}
         window_voxels = max_window_voxels or default_window_voxels(checkpoint.config)
@@ -152,7 +157,20 @@ class Segmenter:
             "total": restored - started,
         }
         labels, confidence = volume.with_voxels(labels), volume.with_voxels(confidence)
-        return Segmentation(labels, confidence, timings, warnings, prediction.update)
+        made_by = self._made_by(prediction.update)
+        return Segmentation(labels, confidence, timings, warnings, prediction.update, made_by)
+
+    def _made_by(self, update: str) -> MadeBy:
+        engine = self.engine  # the one that ran: a failed one makes way before it is tried again
+        names = (self.checkpoint.hash, engine.name, engine.precision, engine.device)
+        return MadeBy(*names, self._threads, self.modalities, update, *self._plan)
+
+    def follow(self, made_by: MadeBy | None) -> None:
+        """From now on crop and tile as ``made_by`` did, whatever this machine and the volumes before would suggest.
+
+        None: choose again. It is what makes a result of another process again, bit for bit.
+        """
+        self._followed = made_by
 
     def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The prepared (D, H, W) or (C, D, H, W) -> labels uint8, confidence float32 (D, H, W), whole or in tiles.
@@ -162,12 +180,16 @@ class Segmenter:
         """
         shape = x.shape[-3:]
         labels, confidence = np.zeros(shape, np.uint8), np.ones(shape, np.float32)
-        box = self._body.box(x) if self._body else None
+        if followed := self._followed:
+            box = followed.box
+        else:
+            box = self._body.box(x) if self._body else None
         inside = tuple(slice(*side) for side in box or ((0, n) for n in shape))
         seen, into = x[(..., *inside)], (labels[inside], confidence[inside])
 
         def whole(engine: Engine, window_voxels: int) -> tuple[np.ndarray, np.ndarray]:
-            limit = min(window_voxels, self._affordable_voxels(engine))
+            limit = followed.window_voxels if followed else min(window_voxels, self._affordable_voxels(engine))
+            self._plan = (box, limit)
             _fill(engine, seen, plan_windows(seen.shape[-3:], limit), *into)
             return labels, confidence
 

@@ -17,12 +17,13 @@ LATENCIES_KEPT = 200
 class Health:
     """Counts every volume exactly once and remembers the last result and the last error; safe from any thread.
 
-    seen = segmented + refused + failed + replaced + ignored + those still waiting or running.
+    seen = segmented + refused + failed + replaced + ignored + those still waiting or running. Published, from the first
+    volume of a source that arrived on = seen + overwritten: those the middleware replaced before we could see them.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self.counts = dict.fromkeys(("seen", "segmented", "replaced", "refused", "failed", "ignored"), 0)
+        self.counts = dict.fromkeys(("seen", "segmented", "replaced", "refused", "failed", "ignored", "overwritten"), 0)
         self.passes = dict.fromkeys(UPDATES, 0)
         """Segmented volumes by what the network saw of them."""
         self._last_pass = ""
@@ -35,9 +36,9 @@ class Health:
         self._latencies_s: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self._last_result_s: float | None = None
 
-    def count(self, what: str) -> None:
+    def count(self, what: str, times: int = 1) -> None:
         with self._lock:
-            self.counts[what] += 1
+            self.counts[what] += times
 
     def segmented(self, now_s: float, stamp_s: float, warnings: tuple[str, ...] = (), update: str = UPDATES[0]) -> None:
         """A result went out at ``now_s`` for the volume acquired at ``stamp_s``, both in s of the node's clock.

@@ -6,6 +6,7 @@ A volume message carries one whole medical file in ``data`` (`threedme_ros.volum
 
 from __future__ import annotations
 
+import hashlib
 import json
 from array import array
 from dataclasses import asdict
@@ -15,7 +16,9 @@ import numpy as np
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header, String
 
+from threedme_ros import __version__
 from threedme_ros.anatomy import Anatomy
+from threedme_ros.inference.made_by import MadeBy
 from threedme_ros.volume import Volume, VolumeError
 from threedme_ros.volume_io import DEFAULT_MAX_VOXELS, FORMATS, volume_from_bytes, volume_to_bytes
 
@@ -57,11 +60,11 @@ def volume_from_message(message: CompressedImage, *, max_voxels: int = DEFAULT_M
     return volume_from_bytes(data, message.format, frame_id=message.header.frame_id, max_voxels=max_voxels)
 
 
-def volume_message(volume: Volume, stamp, format: str = "nifti") -> CompressedImage:
-    """``volume`` as a message; stamp: builtin_interfaces/Time; frame_id: the volume's."""
+def volume_message(volume: Volume, stamp, format: str = "nifti", description: str = "") -> CompressedImage:
+    """``volume`` as a message; stamp: builtin_interfaces/Time; frame_id: the volume's. description: in the file."""
     header = Header(stamp=stamp, frame_id=volume.frame_id)
     message = CompressedImage(header=header, format=format)
-    message.data = byte_array(volume_to_bytes(volume, format))
+    message.data = byte_array(volume_to_bytes(volume, format, description))
     return message
 
 
@@ -100,6 +103,25 @@ def label_info_message(anatomy: Anatomy, engine: dict) -> String:
     """What the values in `labels` mean, as JSON: ``structures`` (id, name, colour, margin_mm, role), ``notice``,
     and everything of ``engine`` (checkpoint hash, engine, precision, device)."""
     return String(data=json.dumps({"notice": NOTICE, **engine, "structures": [asdict(s) for s in anatomy]}))
+
+
+def trace_message(made_by: MadeBy, message: CompressedImage) -> String:
+    """What made the results of the volume in ``message``, as JSON: everything of `MadeBy`, ``stamp`` (sec, nanosec) and
+    ``frame_id`` of the volume, ``volume_sha256`` of its ``data``, and the version of this package."""
+    header = message.header
+    row = {
+        "stamp": {"sec": header.stamp.sec, "nanosec": header.stamp.nanosec},
+        "frame_id": header.frame_id,
+        "volume_sha256": volume_digest(message),
+        **asdict(made_by),
+        "version": __version__,
+    }
+    return String(data=json.dumps(row))
+
+
+def volume_digest(message: CompressedImage) -> str:
+    """SHA-256 of ``data``, in hex: 10 ms for 16.8 MB where the processor helps."""
+    return hashlib.sha256(message.data).hexdigest()
 
 
 def anatomy_from_label_info(message: String) -> Anatomy:

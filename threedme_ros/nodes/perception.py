@@ -5,7 +5,8 @@
 | `volume` | CompressedImage | reliable, volatile, 1 | subscribed while active |
 | `labels` | CompressedImage | reliable, transient local, 1 | uint8 NIfTI on exactly the input grid |
 | `confidence` | CompressedImage | reliable, transient local, 1 | uint8 0..255, same grid |
-| `label_info` | String | reliable, transient local, 1 | JSON: structures, checkpoint, engine, notice |
+| `label_info` | String | reliable, transient local, 1 | JSON: structures, checkpoint, engine, notice; on change |
+| `trace` | String | reliable, transient local, 1 | JSON, one a volume: stamp, checkpoint, engine, precision, SHA-256 |
 | `overlay` | Image rgb8 | reliable, transient local, 1 | three planes |
 | `anatomy/points` | PointCloud2 | reliable, transient local, 1 | x y z [m] rgb label confidence |
 | `anatomy/obstacles` | PointCloud2 | reliable, transient local, 1 | no-go anatomy grown by its margin [m], repeated |
@@ -38,6 +39,7 @@ from visualization_msgs.msg import MarkerArray
 from threedme_ros.inference.incremental import IncrementalSegmenter, UpdatePolicy
 from threedme_ros.inference.segmenter import Segmenter
 from threedme_ros.model.checkpoint import load_checkpoint
+from threedme_ros.nodes.arrivals import Arrivals
 from threedme_ros.nodes.diagnostics import Health, diagnostics_message
 from threedme_ros.nodes.entry import run_node
 from threedme_ros.nodes.log_bridge import RosLogHandler
@@ -62,6 +64,7 @@ OUTPUTS = {
     "labels": CompressedImage,
     "confidence": CompressedImage,
     "label_info": String,
+    "trace": String,
     "overlay": Image,
     "anatomy/points": PointCloud2,
     "anatomy/obstacles": PointCloud2,
@@ -83,6 +86,8 @@ class PerceptionNode(LifecycleNode):
         self._segmenter: Segmenter | IncrementalSegmenter | None = None
         self._worker: VolumeWorker | None = None
         self._outputs: dict = {}
+        self._label_info = ""
+        self._arrivals = Arrivals()
         self._volumes = None
         self._obstacle_timer = None
         self._margins: list[str] = []
@@ -179,7 +184,7 @@ class PerceptionNode(LifecycleNode):
             self._prompting.start()
             events = subscription_events(self, "volume", VOLUMES, self._warn, self._on_sources)
             self._volumes = self.create_subscription(
-                CompressedImage, "volume", self._worker.submit, VOLUMES, event_callbacks=events
+                CompressedImage, "volume", self._on_volume, VOLUMES, event_callbacks=events
             )
             period_s = self._worker.settings.parameters.obstacle_period_s
             self._obstacle_timer = self.create_timer(period_s, self._repeat_obstacles)
@@ -226,6 +231,8 @@ class PerceptionNode(LifecycleNode):
         return self.get_clock().now().nanoseconds / 1e9
 
     def publish_results(self, results: Results) -> None:
+        self._publish_label_info(only_if_changed=True)  # another engine may have taken over
+        self._outputs["trace"].publish(results.trace)
         self._outputs["labels"].publish(results.labels)
         self._outputs["confidence"].publish(results.confidence)
         self.publish_clouds(results.clouds)
@@ -247,12 +254,19 @@ class PerceptionNode(LifecycleNode):
         status = self._health.status(name, self._state, self.now_s(), stale_after_s, shown)
         self._diagnostics.publish(diagnostics_message(status, self.get_clock().now().to_msg()))
 
-    def _publish_label_info(self) -> None:
-        self._outputs["label_info"].publish(label_info_message(self._worker.settings.anatomy, self._engine))
+    def _publish_label_info(self, only_if_changed: bool = False) -> None:
+        message = label_info_message(self._worker.settings.anatomy, self._engine)
+        if not only_if_changed or message.data != self._label_info:
+            self._outputs["label_info"].publish(message)
+            self._label_info = message.data
 
     def _repeat_obstacles(self) -> None:
         if obstacles := self._worker.last_obstacles:
             self._outputs["anatomy/obstacles"].publish(obstacles)
+
+    def _on_volume(self, message: CompressedImage, info) -> None:
+        self._health.count("overwritten", self._arrivals.missed(info))
+        self._worker.submit(message)
 
     def _on_sources(self, connected: int) -> None:
         self._health.sources = connected

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
-from std_msgs.msg import Header
+from std_msgs.msg import Header, String
 from visualization_msgs.msg import MarkerArray
 
 from threedme_ros.anatomy import Anatomy, AnatomyError
@@ -15,7 +15,7 @@ from threedme_ros.geometry.margins import obstacle_points
 from threedme_ros.geometry.surface import PointCloud, surface_points
 from threedme_ros.inference.incremental import IncrementalSegmenter
 from threedme_ros.inference.segmenter import Segmentation, Segmenter
-from threedme_ros.nodes.messages import image_message, volume_from_message, volume_message
+from threedme_ros.nodes.messages import image_message, trace_message, volume_from_message, volume_message
 from threedme_ros.nodes.parameters import PerceptionParameters
 from threedme_ros.nodes.shapes import anatomy_cloud, anatomy_markers, obstacle_cloud
 from threedme_ros.pictures.overlay import overlay_rgb
@@ -44,6 +44,7 @@ class Clouds:
 class Results:
     """All messages of one volume, each with its stamp and frame."""
 
+    trace: String
     labels: CompressedImage
     confidence: CompressedImage
     overlay: Image
@@ -59,10 +60,12 @@ def process(message: CompressedImage, segmenter: Segmenter | IncrementalSegmente
     volume = volume_from_message(message, max_voxels=settings.parameters.max_voxels)
     segmentation = segmenter.segment(volume)
     header, anatomy = message.header, settings.anatomy
+    made_by = segmentation.made_by
     markers, both_clouds = shapes(segmentation, settings, header)
     return Results(
-        labels=volume_message(segmentation.labels, header.stamp),
-        confidence=volume_message(segmentation.confidence, header.stamp),
+        trace=trace_message(made_by, message),
+        labels=volume_message(segmentation.labels, header.stamp, description=made_by.description),
+        confidence=volume_message(segmentation.confidence, header.stamp, description=made_by.description),
         overlay=image_message(overlay_rgb(volume, segmentation.labels, anatomy), header),
         markers=markers,
         clouds=both_clouds,

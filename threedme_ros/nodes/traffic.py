@@ -22,7 +22,7 @@ from threedme_ros.volume import Volume
 NODE = "/perception"
 START_TIMEOUT_S = 300.0
 VOLUME_TIMEOUT_S = 180.0
-OUTCOMES = ("segmented", "refused", "failed", "replaced", "ignored")
+OUTCOMES = ("segmented", "refused", "failed", "replaced", "ignored", "overwritten")
 SETTLE_S = 0.5
 SETTLED_AFTER = 20
 """Volumes after which memory is expected to stay flat."""
