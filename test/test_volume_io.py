@@ -204,9 +204,6 @@ def test_an_affine_without_shear_is_written_as_qform_too_and_one_with_shear_is_n
 def test_a_description_is_found_by_other_readers_and_changes_no_voxel(tmp_path):
     volume = Volume(ramp(), OBLIQUE, "patient")
     text = "checkpoint=0123456789abcdef engine=torch precision=fp32 device=cpu"
-        Volume(ramp(), OBLIQUE, "patient"),
-        "checkpoint=0123456789abcdef engine=torch precision=fp32 device=cpu",
-    )
     image = nib.Nifti1Image.from_bytes(bytes(volume_to_bytes(volume, "nifti", text)))
     assert image.header["descrip"].item().decode() == text
     np.testing.assert_array_equal(image.dataobj, volume.voxels)
