@@ -1,0 +1,103 @@
+"""A procedural trunk as a training case: draw a body, paint it, give it the look of a CT."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from threedme_ros.anatomy import Anatomy
+from threedme_ros.model.config import Preprocessing
+from threedme_ros.training.data import TrainingCase, class_locations
+from threedme_ros.training.synthesis import Tissues
+
+from .bowel import paint_colon, paint_small_bowel
+from .canvas import Canvas, smooth_noise
+from .muscles import paint_muscles
+from .organs import paint_bladder, paint_kidneys, paint_liver, paint_pancreas, paint_spleen, paint_stomach
+from .palette import Palette
+from .skeleton import Pelvis, Spine, paint_hips, paint_ribs, paint_spine
+from .trunk import Habitus, Trunk, paint_frame
+from .vessels import paint_vessels
+
+Progress = Callable[[int, int], None]
+
+
+def procedural_case(seed: int, anatomy: Anatomy, preprocessing: Preprocessing) -> TrainingCase:
+    """Trunk number ``seed``, from mid-thorax to the thighs, on the model's grid; the same for the same seed.
+
+    No patient stands behind it: shapes follow textbook rules and random parameters. Its image is the tissues' mean
+    with a little texture; windows of it are always synthesised (``real`` is False).
+    """
+    rng = np.random.default_rng(np.random.SeedSequence((seed, 0x7EC5)))
+    canvas = paint_trunk(rng, preprocessing)
+    tissues = canvas.palette.tissues(anatomy, preprocessing, rng)
+    labels = torch.from_numpy(canvas.palette.targets(anatomy)[canvas.tissue])
+    image = _image(canvas, tissues, rng)
+    tissue = torch.from_numpy(canvas.tissue)
+    return TrainingCase(f"phantom {seed}", image, tissue, labels, tissues, class_locations(labels), real=False)
+
+
+def procedural_cases(
+    count: int, seed: int, anatomy: Anatomy, preprocessing: Preprocessing, progress: Progress | None = None
+) -> list[TrainingCase]:
+    """``count`` trunks of the run ``seed``; ``progress`` is told how many are made, of how many."""
+    cases = []
+    for child in np.random.SeedSequence(seed).generate_state(count) if count else ():
+        cases.append(procedural_case(int(child), anatomy, preprocessing))
+        if progress is not None:
+            progress(len(cases), count)
+    return cases
+
+
+def paint_trunk(rng: np.random.Generator, preprocessing: Preprocessing) -> Canvas:
+    """A whole painted body. Earlier structures keep their place: soft organs take what is free."""
+    habitus = Habitus.draw(rng)
+    canvas = _canvas(rng, habitus, preprocessing)
+    trunk = Trunk(canvas, habitus)
+    spine, pelvis = Spine.draw(rng), Pelvis.draw(rng, habitus.male)
+    paint_frame(canvas, trunk)
+    paint_muscles(canvas, trunk, pelvis)
+    paint_hips(canvas, pelvis)
+    paint_spine(canvas, spine)
+    paint_ribs(canvas, trunk, spine)
+    paint_vessels(canvas, spine)
+    paint_kidneys(canvas, missing=int(rng.choice([-1, 0, 1], p=[0.03, 0.94, 0.03])))
+    paint_bladder(canvas, trunk)
+    paint_pancreas(canvas)
+    paint_stomach(canvas, trunk)
+    paint_spleen(canvas, trunk)
+    paint_liver(canvas, trunk)
+    paint_colon(canvas, trunk)
+    paint_small_bowel(canvas, trunk)
+    return canvas
+
+
+def _canvas(rng: np.random.Generator, habitus: Habitus, preprocessing: Preprocessing) -> Canvas:
+    height, breadth = rng.uniform(0.9, 1.1), rng.uniform(0.92, 1.12)
+    scale = np.array((height, breadth, breadth * rng.uniform(0.96, 1.04)))
+    spacing = np.array(preprocessing.spacing_mm[::-1]) / scale
+    low, high = rng.uniform(-195, -145), rng.uniform(320, 375)
+    fat = 12 + 1.6 * habitus.fat_mm
+    wide = 172 * max(habitus.girth, 1) + fat
+    front, back = 128 * max(habitus.depth, 1) + fat, 104 + fat
+    extent = np.array((high - low, front + back, 2 * wide))
+    shape = tuple(int(n) for n in np.ceil(extent / spacing))
+    z = low + spacing[0] * np.arange(shape[0])
+    lordosis = rng.uniform(-2, 22) * np.exp(-(((z - 80) / 90) ** 2))
+    kyphosis = -rng.uniform(0, 26) * np.clip((z - 180) / 160, 0, 1.5) ** 2
+    scoliosis = rng.normal(0, 6) * np.sin((z + rng.uniform(0, 400)) / rng.uniform(80, 130))
+    return Canvas(
+        rng, shape, spacing, (low, -back, -wide), Palette(), rng.uniform(3, 7), (lordosis + kyphosis, scoliosis)
+    )
+
+
+def _image(canvas: Canvas, tissues: Tissues, rng: np.random.Generator) -> torch.Tensor:
+    """The tissues' mean, with texture of two scales and blurred edges; (D, H, W) float32 in [-1, 1]."""
+    grain = 0.7 * rng.standard_normal(canvas.shape, np.float32) + 0.7 * smooth_noise(rng, canvas.shape, 3)
+    mean, std = tissues.mean.numpy(), tissues.std.numpy()
+    image = mean[canvas.tissue] + std[canvas.tissue] * grain
+    image = ndimage.gaussian_filter(image, rng.uniform(0.35, 0.6), truncate=3.0)
+    return torch.from_numpy(np.clip(image, -1, 1).astype(np.float32))
