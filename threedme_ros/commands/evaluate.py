@@ -1,11 +1,11 @@
-"""`threedme evaluate`: a checkpoint on the sample patients (alone, by clicks, by prototypes), or on a task."""
+"""`threedme evaluate`: a checkpoint on the sample patients (also by clicks, by prototypes, corrupted), or on a task."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
-SAMPLES, PROMPTS, PROTOTYPES = "samples", "prompts", "prototypes"
+SAMPLES, PROMPTS, PROTOTYPES, ROBUSTNESS = "samples", "prompts", "prototypes", "robustness"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,16 +15,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "task",
         nargs="?",
         default=SAMPLES,
-        help="a task as for finetune; samples (the default), prompts or prototypes: on the sample patients",
+        help="a task as for finetune; samples (the default), prompts, prototypes or robustness: on the sample patients",
     )
     evaluate.add_arguments(parser)
     parser.add_argument("--prompt-decoder", type=Path, help="prompts: default, the one that ships")
+    robust = parser.add_argument_group("robustness")
+    robust.add_argument("--volume", type=Path, help="with --labels, instead of --cases: a volume file or DICOM folder")
+    robust.add_argument("--labels", type=Path, help="its truth on the same grid, ids of the checkpoint's label table")
+    robust.add_argument("--corruptions", nargs="+", metavar="NAME", help="default: all; a name of two words in quotes")
     task = parser.add_argument_group("a task")
     task.add_argument("--data", type=Path, help="the data set's folder, as its authors lay it out")
     task.add_argument("--foundation", help="with --adapter: the foundation it belongs to")
     task.add_argument("--adapter", help="instead of a checkpoint")
     task.add_argument("--neighbours", type=int, metavar="K", help="classes by K nearest neighbours of --foundation")
-    task.add_argument("--output", type=Path, help="report.json, report.md, pictures (default: runs/TASK/evaluation)")
+    task.add_argument(
+        "--output", type=Path, help="report.json, report.md, pictures (default: runs/TASK/evaluation, runs/robustness)"
+    )
     task.add_argument("--fold", type=int, default=0, help="the fold that was held out (default: 0)")
     task.add_argument("--image-size", type=int, help="MedMNIST3D: 28 or 64 (default: the larger file there is)")
     task.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
@@ -44,6 +50,10 @@ def run(arguments: argparse.Namespace) -> int:
         from threedme_ros.training import prototype_evaluation
 
         return prototype_evaluation.main(arguments)
+    if arguments.task == ROBUSTNESS:
+        from threedme_ros.training.robustness import command
+
+        return command.main(arguments)
     return _run_task(arguments)
 
 

@@ -22,6 +22,8 @@ from .metrics import dice_scores, hausdorff95_mm, normalised_surface_dice
 SURFACE_TOLERANCE_MM = 3.0
 """One voxel of the model's grid."""
 
+CASES = ("A", "B", "C", "D")
+
 
 @dataclass(frozen=True)
 class StructureScore:
@@ -83,7 +85,7 @@ def mean_over_truth(scores: Sequence[StructureScore]) -> float:
 
 def evaluate_samples(
     segmenter: Segmenter,
-    keys: Sequence[str] = ("A", "B", "C", "D"),
+    keys: Sequence[str] = CASES,
     folder: Path | None = None,
     surfaces: bool = True,
     progress: Callable[[str], None] = lambda text: None,
@@ -121,7 +123,7 @@ def table(results: Sequence[CaseScore]) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", type=Path, default=None, help="default: the one that ships")
-    parser.add_argument("--cases", nargs="+", default=["A", "B", "C", "D"], metavar="CASE", help="default: A B C D")
+    parser.add_argument("--cases", nargs="+", metavar="CASE", help="default: A B C D; A for robustness")
     parser.add_argument("--engine", default="auto", help="default: auto")
     parser.add_argument("--fast", action="store_true", help="Dice only, no surface figures")
     parser.add_argument("--json", type=Path, default=None, help="also write the scores to this file")
@@ -131,7 +133,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Print the table; ValueError or OSError for what cannot be evaluated."""
     segmenter = Segmenter(load_checkpoint(arguments.checkpoint or share_path(DEMO_CHECKPOINT)), engine=arguments.engine)
     try:
-        results = evaluate_samples(segmenter, arguments.cases, surfaces=not arguments.fast, progress=print)
+        results = evaluate_samples(segmenter, arguments.cases or CASES, surfaces=not arguments.fast, progress=print)
     except SampleError as error:
         raise ValueError(str(error)) from error
     finally:

@@ -22,6 +22,7 @@ from threedme_ros.samples import SampleCase, SampleError, sample_case, totalsegm
 from threedme_ros.share import DEMO_CHECKPOINT, DEMO_PROMPT_DECODER, share_path
 from threedme_ros.volume import Volume
 
+from .evaluate import CASES
 from .prompt_clicks import correction, deepest
 
 CLICKS = 3
@@ -113,7 +114,7 @@ def evaluate_case(segmenter: PromptSegmenter, case: SampleCase) -> PromptCase:
 
 def evaluate_prompts(
     segmenter: PromptSegmenter,
-    keys: Sequence[str] = ("A", "B", "C", "D"),
+    keys: Sequence[str] = CASES,
     folder: Path | None = None,
     progress: Callable[[str], None] = lambda text: None,
 ) -> list[PromptCase]:
@@ -168,7 +169,7 @@ def main(arguments: argparse.Namespace) -> int:
     """Print the table; ValueError or OSError for what cannot be evaluated."""
     segmenter = open_prompt_segmenter(arguments.checkpoint, arguments.prompt_decoder)
     try:
-        results = evaluate_prompts(segmenter, arguments.cases, progress=print)
+        results = evaluate_prompts(segmenter, arguments.cases or CASES, progress=print)
         print(table(results))
         print(times_line(segmenter))
     except SampleError as error:
