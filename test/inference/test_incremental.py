@@ -145,7 +145,7 @@ def test_warm_up_runs_the_windows_of_updates_too(thresholds) -> None:
         run=lambda x: (shapes.append(x.shape), (np.zeros(x.shape, np.uint8), np.ones(x.shape, np.float32)))[1],
     )
     IncrementalSegmenter(Segmenter(thresholds, engine=engine)).warm_up((48, 80, 200))
-    assert sorted(shapes) == [(48, 80, 80), (48, 80, 224)]
+    assert sorted(shapes) == [(48, 64, 64), (48, 80, 80), (48, 80, 224)]
 
 
 def test_bad_policies_are_refused() -> None:

@@ -8,7 +8,7 @@ from math import prod
 
 import numpy as np
 
-from threedme_ros.inference.change import block_means, changed_blocks, computed_voxels, cover
+from threedme_ros.inference.change import BLOCK, block_means, changed_blocks, computed_voxels, cover
 from threedme_ros.inference.preprocess import Prepared
 from threedme_ros.inference.segmenter import WARM_UP_SHAPE, Prediction, Segmentation, Segmenter
 from threedme_ros.inference.tiling import STRIDE, Window
@@ -25,15 +25,15 @@ class UpdatePolicy:
     threshold: a block of 4^3 voxels has changed if its mean moved by more, in the network's range [-1, 1] (0.02 is 8 HU
     for a CT window of 800 HU: metal, fluid and resected tissue move it further, noise of 20 HU does not). reach: that
     many blocks around a changed one get new labels, too. halo: what the network sees around those, in voxels. sizes:
-    edges of the windows, multiples of 16: each is an engine of its own; smaller ones are faster and agree less with a
-    full pass. most: beyond this share of the volume's voxels in windows, a full pass is taken. full_every: and at least
-    every so many volumes, 0 for never.
+    edges of the windows, multiples of 16: each is an engine of its own; the smallest that holds a change is taken.
+    most: beyond this share of the volume's voxels in windows, a full pass is taken. full_every: and at least every so
+    many volumes, 0 for never.
     """
 
     threshold: float = 0.02
     reach: int = 1
     halo: int = 16
-    sizes: tuple[int, ...] = (80,)
+    sizes: tuple[int, ...] = (64, 80)
     most: float = 0.3
     full_every: int = 20
 
@@ -86,6 +86,11 @@ class IncrementalSegmenter:
     def checkpoint(self):
         return self._segmenter.checkpoint
 
+    @property
+    def building(self) -> bool:
+        """As `Segmenter.building`."""
+        return self._segmenter.building
+
     def segment(self, volume: Volume) -> Segmentation:
         """As `Segmenter.segment`; ``update`` in the result tells which of `UPDATES` it was."""
         known, self._known = self._known, None  # an error forgets it
@@ -125,9 +130,9 @@ class IncrementalSegmenter:
             labels, confidence, x, means = known.labels, known.confidence, known.x, known.means
         else:
             update, since_full = "incremental", known.since_full + 1
-            labels, confidence, seen_x = self._updated(x, known, windows)
+            labels, confidence, *stand_for = self._updated(x, means, known, windows)
             if self._engine() == known.engine:
-                x, means = seen_x, block_means(seen_x)
+                x, means = stand_for
             else:  # one failed half way: never a result that two engines made
                 update, since_full = "full", 0
                 labels, confidence = self._segmenter.predict(x)
@@ -152,9 +157,13 @@ class IncrementalSegmenter:
         windows = cover(changed, shape, policy.sizes, policy.halo)
         return windows if computed_voxels(windows) <= policy.most * prod(shape) else None
 
-    def _updated(self, x: np.ndarray, known: _Known, windows: Sequence[Window]) -> tuple[np.ndarray, ...]:
-        """New labels, confidence and the voxels they stand for; copies, since the last result is still looked at."""
-        labels, confidence, reference = known.labels.copy(), known.confidence.copy(), known.x.copy()
+    def _updated(
+        self, x: np.ndarray, means: np.ndarray, known: _Known, windows: Sequence[Window]
+    ) -> tuple[np.ndarray, ...]:
+        """New labels, confidence, the voxels they stand for and those voxels' block means; copies, since the last
+        result is still looked at."""
+        labels, confidence = known.labels.copy(), known.confidence.copy()
+        reference, reference_means = known.x.copy(), known.means.copy()
         before, now = ((np.empty_like(labels), np.empty_like(confidence)) for _ in range(2))
         self._segmenter.predict_windows(known.x, windows, *before)
         self._segmenter.predict_windows(x, windows, *now)
@@ -163,4 +172,6 @@ class IncrementalSegmenter:
             labels[kept][differs] = now[0][kept][differs]
             confidence[kept][differs] = now[1][kept][differs]
             reference[kept] = x[kept]
-        return labels, confidence, reference
+            blocks = tuple(slice(axis.start // BLOCK, -(-axis.stop // BLOCK)) for axis in kept)  # whole ones
+            reference_means[blocks] = means[blocks]
+        return labels, confidence, reference, reference_means
