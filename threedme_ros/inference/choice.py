@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from threedme_ros.model.checkpoint import Checkpoint
 
 LEAST_WINDOW_VOXELS = (2 * DEFAULT_HALO + STRIDE) ** 3
+MOST_HANGS = 2
+"""An engine that hung so often is not tried again."""
 
 
 def open_engine(
@@ -31,11 +33,15 @@ def open_engine(
     cache_dir: Path | None,
     probe_shape: tuple[int, int, int],
     window_voxels: int,
+    hung: Mapping[tuple[str, str], int] | None = None,
+    opened: Callable[[str, str], None] = lambda name, device: None,
 ) -> EngineChain:
     """The first engine that can be made and passes, and those that may replace it; arguments as for `Segmenter`.
 
-    An ``engine`` that is no name is taken as it is. probe_shape: (D, H, W), multiples of 16, of the probe volume; less
-    where ``window_voxels`` is less. Raises ValueError for a bad argument, EngineError if no engine is left.
+    An ``engine`` that is no name is taken as it is. hung: how often an engine (name, device) never came back; such
+    ones are tried last, and not at all after `MOST_HANGS` times. opened(name, device): hears of each that is made.
+    probe_shape: (D, H, W), multiples of 16, of the probe volume; less where ``window_voxels`` is less.
+    Raises ValueError for a bad argument, EngineError if no engine is left.
     """
     if not 0 <= min_agreement <= 1:
         raise ValueError(f"min_agreement {min_agreement}: expected 0 to 1")
@@ -48,14 +54,24 @@ def open_engine(
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     places = [pair for pair in preference(engine, device) if channels == 1 or pair[0] == "torch"]
-    candidates = []
+    hung = hung or {}
+    candidates = {}
     for rank, (name, place) in enumerate(places):
         # the last resort runs in the precision it can
         wanted = "auto" if 0 < rank == len(places) - 1 else precision
         options = {"device": place, "precision": wanted, "threads": threads, "cache_dir": cache_dir}
-        make = partial(make_engine, name, checkpoint, **options)
-        candidates.append(Candidate(make, required=rank == 0 and engine != "auto"))
-    return EngineChain(candidates, gate=_parity_gate(checkpoint, probe_shape, min_agreement, cache_dir), **limits)
+        make = partial(_open, opened, name, checkpoint, options)
+        candidates[name, place] = Candidate(make, required=rank == 0 and engine != "auto" and not hung)
+    left = sorted((pair for pair in places if hung.get(pair, 0) < MOST_HANGS), key=lambda pair: hung.get(pair, 0))
+    if not left:
+        raise EngineError(f"no engine is left: {', '.join(name for name, _ in places)} hung {MOST_HANGS} times each")
+    gate = _parity_gate(checkpoint, probe_shape, min_agreement, cache_dir)
+    return EngineChain([candidates[pair] for pair in left], gate=gate, **limits)
+
+
+def _open(opened: Callable[[str, str], None], name: str, checkpoint: Checkpoint, options: dict) -> Engine:
+    opened(name, options["device"])
+    return make_engine(name, checkpoint, **options)
 
 
 def _parity_gate(

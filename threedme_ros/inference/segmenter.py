@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -69,6 +69,7 @@ class Segmenter:
     go through in tiles; None chooses by the network's size. modality: as for `prepare`, or one for each channel of a
     network of several, which the torch engine runs. cache_dir: where built engines are kept. body_crop: the network
     does not see the air around the body where that saves much; those voxels are background, with certainty.
+    hung, opened: as for `open_engine`.
     Raises ValueError for a bad argument and EngineError for an engine that cannot be made.
     """
 
@@ -85,6 +86,8 @@ class Segmenter:
         modality: str | Sequence[str] = "auto",
         cache_dir: Path | None = None,
         body_crop: bool = True,
+        hung: Mapping[tuple[str, str], int] | None = None,
+        opened: Callable[[str, str], None] = lambda name, device: None,
     ) -> None:
         channels = checkpoint.config.in_channels
         modalities = (modality,) * channels if isinstance(modality, str) else tuple(modality)
@@ -113,7 +116,14 @@ class Segmenter:
             cache_dir=cache_dir,
             probe_shape=WARM_UP_SHAPE,
             window_voxels=window_voxels,
+            hung=hung,
+            opened=opened,
         )
+
+    @property
+    def building(self) -> bool:
+        """An engine is being made, checked, or built for a shape: that may take minutes. From any thread."""
+        return self._chain.building
 
     @property
     def engine(self) -> Engine:

@@ -157,3 +157,35 @@ def test_what_is_no_engines_failure_is_not_hidden() -> None:
     with pytest.raises(ZeroDivisionError):
         chain.attempt(lambda engine, window_voxels: 1 / 0)
     assert chain.engine.name == "a"
+
+
+def test_building_covers_making_checking_and_what_the_engine_builds() -> None:
+    seen = []
+    chain = None
+
+    class Builds(Fake):
+        building = False
+
+    def make() -> Fake:
+        seen.append(chain.building if chain else None)
+        return Builds("b")
+
+    def gate(engine: Fake, window_voxels: int) -> float:
+        seen.append(chain.building if chain else None)
+        return 1.0
+
+    chain = EngineChain(
+        [Candidate(lambda: Builds("a")), Candidate(make)], gate=gate, window_voxels=800, least_voxels=200
+    )
+    assert not chain.building
+    chain.engine.building = True
+    assert chain.building
+
+    def work(engine: Fake, _: int) -> str:
+        if engine.name == "a":
+            raise EngineError("a: crashed")
+        return engine.name
+
+    assert chain.attempt(work) == "b"
+    assert seen == [None, True, True]
+    assert not chain.building

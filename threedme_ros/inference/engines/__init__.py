@@ -46,11 +46,15 @@ class EngineMemoryError(EngineError):
 
 
 class Engine(Protocol):
-    """name: as in `ENGINES`. precision: e.g. "fp32", "bf16". device: e.g. "cpu", "cuda:0"."""
+    """name: as in `ENGINES`. precision: e.g. "fp32", "bf16". device: e.g. "cpu", "cuda:0".
+
+    building: `run` is building what it needs for a shape right now, which may take minutes; read from other threads.
+    """
 
     name: str
     precision: str
     device: str
+    building: bool
 
     def run(self, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(D, H, W) float32 in [-1, 1], multiples of 16 -> labels (D, H, W) uint8, confidence (D, H, W) float32.

@@ -57,6 +57,7 @@ class EngineChain:
         self._absent: list[str] = []
         self.engine: Engine | None = None
         self.agreement: float | None = None
+        self._opening = False
         if not self._advance():
             raise EngineError(f"no engine is usable: {'; '.join(self._absent + self.refused)}")
 
@@ -74,6 +75,11 @@ class EngineChain:
             except EngineError as error:
                 if not self._replace(error):
                     raise
+
+    @property
+    def building(self) -> bool:
+        """An engine is being made, checked, or built for a shape; from any thread."""
+        return self._opening or self.engine.building
 
     def close(self) -> None:
         """Free the engine, and forget the others."""
@@ -103,6 +109,13 @@ class EngineChain:
 
     def _advance(self) -> bool:
         """The next engine that can be made and passes; False if there is none."""
+        self._opening = True
+        try:
+            return self._open_next()
+        finally:
+            self._opening = False
+
+    def _open_next(self) -> bool:
         while self._waiting:
             candidate = self._waiting.pop(0)
             try:

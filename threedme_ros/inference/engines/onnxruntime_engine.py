@@ -25,6 +25,7 @@ class OnnxRuntimeEngine:
 
     name = "onnxruntime"
     precision = "fp32"
+    building = False
 
     def __init__(
         self,
@@ -83,8 +84,11 @@ class OnnxRuntimeEngine:
             False  # its one big block is 1.7 times what is live: 5.7 GB, not 3.3, at 256x256x128
         )
         options.log_severity_level = 3
+        self.building = True
         try:
             graph = cached_onnx(self._model, self._weights_hash, shape, self._cache_dir)
             return onnxruntime.InferenceSession(graph, options, providers=[self._provider])
         except Exception as error:  # the exporter and onnxruntime raise types of their own
             raise failure(self.name, shape, f"building: {error}") from error
+        finally:
+            self.building = False

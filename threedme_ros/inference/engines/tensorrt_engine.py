@@ -54,6 +54,7 @@ class TensorRtEngine:
     """
 
     name = "tensorrt"
+    building = False
 
     def __init__(
         self,
@@ -106,7 +107,11 @@ class TensorRtEngine:
         if shape not in self._programs:
             while len(self._programs) >= MAX_PROGRAMS:  # before the next one needs its memory
                 self._programs.popitem(last=False)
-            self._programs[shape] = self._load(shape)
+            self.building = True
+            try:
+                self._programs[shape] = self._load(shape)
+            finally:
+                self.building = False
         self._programs.move_to_end(shape)
         return self._programs[shape]
 

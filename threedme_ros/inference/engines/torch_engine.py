@@ -19,6 +19,7 @@ class TorchEngine:
     """
 
     name = "torch"
+    building = False  # ever
 
     def __init__(self, model: nn.Module, *, device: str = "cpu", precision: str = "auto") -> None:
         try:
