@@ -26,6 +26,7 @@ class OpenVinoEngine:
     """
 
     name = "openvino"
+    building = False
 
     def __init__(
         self,
@@ -79,6 +80,7 @@ class OpenVinoEngine:
         return self._requests[shape]
 
     def _build(self, shape: tuple[int, ...]):
+        self.building = True
         try:
             graph = cached_onnx(self._model, self._weights_hash, shape, self._cache_dir)
             network = self._core.read_model(graph)
@@ -86,3 +88,5 @@ class OpenVinoEngine:
             return self._core.compile_model(network, "CPU", options).create_infer_request()
         except Exception as error:  # the exporter and OpenVINO raise types of their own
             raise failure(self.name, shape, f"building: {error}") from error
+        finally:
+            self.building = False
