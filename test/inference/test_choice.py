@@ -42,7 +42,7 @@ def test_one_that_hung_is_tried_last_even_if_it_is_asked_for(thresholds, opened)
 
 def test_one_that_hung_too_often_is_not_tried_at_all(thresholds, opened) -> None:
     hung = {("torch", "cpu"): MOST_HANGS}
-    with pytest.raises(EngineError, match="no engine is usable: openvino: .* not installed"):
+    with pytest.raises(EngineError, match=r"no engine is usable: openvino: .* not installed"):
         order(thresholds, opened, "auto", hung)
     assert [name for name, _ in opened] == ["openvino", "onnxruntime"]
     everyone = {(name, "cpu"): MOST_HANGS for name in ("openvino", "onnxruntime", "torch")}
