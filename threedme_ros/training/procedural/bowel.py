@@ -105,9 +105,8 @@ def coil(free: np.ndarray, rng: np.random.Generator, steps: int, radius: float) 
             at = places[rng.integers(len(places))].astype(float)
             path.append(np.full(3, np.nan))
         else:
-            behind = np.clip(
-                np.rint(path[-3] if len(path) > 3 and np.isfinite(path[-3]).all() else at).astype(int) + ball, 0, top
-            )
+            before = path[-3] if len(path) > 3 and np.isfinite(path[-3]).all() else at
+            behind = np.clip(np.rint(before).astype(int) + ball, 0, top)
             room[tuple(behind.T)] = -0.4
         path.append(at)
     return np.array(path)
@@ -132,9 +131,8 @@ def paint_small_bowel(canvas: Canvas, trunk: Trunk) -> None:
     starts = np.array([s.start for s in box])
     index = np.clip(np.rint(path * 2 + starts), 0, np.array(canvas.shape) - 1).astype(int)
     points = np.stack([f[tuple(index.T)] for f in (canvas.x, canvas.y, canvas.z)], 1)
-    swell = 1 + 0.18 * np.interp(
-        np.arange(len(points)), np.arange(0, len(points) + 12, 12), rng.normal(0, 1, len(points) // 12 + 2)
-    )
+    waves = rng.normal(0, 1, 64)
+    swell = 1 + 0.18 * np.interp(np.arange(len(points)) / 12, np.arange(64), waves, period=64)
     gut = canvas.balls(points, radius_mm * np.clip(swell, 0.6, 1.5))
     free = canvas.is_any(gut.box, *FREE) & (trunk.cavity[gut.box] < -3)
     canvas.paint("small bowel wall", gut, free)

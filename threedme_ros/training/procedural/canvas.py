@@ -71,7 +71,7 @@ class Canvas:
         self.spacing, self.origin = np.asarray(spacing, np.float32), np.asarray(origin, np.float32)
         axes = [o + s * np.arange(n, dtype=np.float32) for o, s, n in zip(origin, spacing, shape, strict=True)]
         straight = np.meshgrid(*axes, indexing="ij", sparse=True)
-        self.shift = [warp_mm * smooth_noise(rng, shape, 26) for _ in range(3)]
+        self.shift = [warp_mm * smooth_noise(rng, shape, 34) for _ in range(3)]
         front = np.clip((straight[1] - 25) / 95, 0, 1)
         for axis, curve in zip((1, 2), bend, strict=False):
             self.shift[axis] -= np.asarray(curve, np.float32)[:, None, None] * (1 - front**2 * (3 - 2 * front))

@@ -6,15 +6,14 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from scipy import ndimage
 
 from threedme_ros.anatomy import Anatomy
 from threedme_ros.model.config import Preprocessing
 from threedme_ros.training.data import TrainingCase, class_locations
-from threedme_ros.training.synthesis import Tissues
+from threedme_ros.training.tissues import Tissues
 
 from .bowel import paint_colon, paint_small_bowel
-from .canvas import Canvas, smooth_noise
+from .canvas import Canvas
 from .muscles import paint_muscles
 from .organs import paint_bladder, paint_kidneys, paint_liver, paint_pancreas, paint_spleen, paint_stomach
 from .palette import Palette
@@ -67,8 +66,8 @@ def paint_trunk(rng: np.random.Generator, preprocessing: Preprocessing) -> Canva
     paint_kidneys(canvas, missing=int(rng.choice([-1, 0, 1], p=[0.03, 0.94, 0.03])))
     paint_bladder(canvas, trunk)
     paint_pancreas(canvas)
-    paint_stomach(canvas, trunk)
     paint_spleen(canvas, trunk)
+    paint_stomach(canvas, trunk)
     paint_liver(canvas, trunk)
     paint_colon(canvas, trunk)
     paint_small_bowel(canvas, trunk)
@@ -90,14 +89,12 @@ def _canvas(rng: np.random.Generator, habitus: Habitus, preprocessing: Preproces
     kyphosis = -rng.uniform(0, 26) * np.clip((z - 180) / 160, 0, 1.5) ** 2
     scoliosis = rng.normal(0, 6) * np.sin((z + rng.uniform(0, 400)) / rng.uniform(80, 130))
     return Canvas(
-        rng, shape, spacing, (low, -back, -wide), Palette(), rng.uniform(3, 7), (lordosis + kyphosis, scoliosis)
+        rng, shape, spacing, (low, -back, -wide), Palette(), rng.uniform(2, 4.5), (lordosis + kyphosis, scoliosis)
     )
 
 
 def _image(canvas: Canvas, tissues: Tissues, rng: np.random.Generator) -> torch.Tensor:
-    """The tissues' mean, with texture of two scales and blurred edges; (D, H, W) float32 in [-1, 1]."""
-    grain = 0.7 * rng.standard_normal(canvas.shape, np.float32) + 0.7 * smooth_noise(rng, canvas.shape, 3)
-    mean, std = tissues.mean.numpy(), tissues.std.numpy()
-    image = mean[canvas.tissue] + std[canvas.tissue] * grain
-    image = ndimage.gaussian_filter(image, rng.uniform(0.35, 0.6), truncate=3.0)
+    """The tissues' mean with a little texture; (D, H, W) float32 in [-1, 1]."""
+    grain = 0.8 * rng.standard_normal(canvas.shape, np.float32) + 0.6 * canvas.noise(canvas.whole(), fine=True)
+    image = tissues.mean.numpy()[canvas.tissue] + tissues.std.numpy()[canvas.tissue] * grain
     return torch.from_numpy(np.clip(image, -1, 1).astype(np.float32))

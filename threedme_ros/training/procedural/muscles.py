@@ -12,7 +12,7 @@ from .trunk import Trunk
 def paint_muscles(canvas: Canvas, trunk: Trunk, pelvis: Pelvis) -> None:
     """To be called before the bones: muscles fill what the bones leave."""
     rng, h = canvas.rng, trunk.habitus
-    bulk = rng.uniform(0.82, 1.15)
+    bulk = rng.uniform(0.76, 1.02)
     thin = 0.75 + 0.5 * rng.random()
     for side in (-1, 1):
         _paint_gluteals(canvas, trunk, pelvis, side)

@@ -100,10 +100,10 @@ def rib_curve(trunk: Trunk, spine: Spine, level: str, side: int, rng: np.random.
     number = 17 - n  # T12 is LEVELS[5]
     end = {12: 0.32, 11: 0.52, 10: 0.72}.get(number, 0.82) * rng.uniform(0.96, 1.03)
     start_z = spine.z(level, 0.75)
-    drop = {12: 45.0, 11: 65.0}.get(number, 78.0)
+    drop = {12: 58.0, 11: 92.0}.get(number, 122.0) * rng.uniform(0.9, 1.1)
     t = np.linspace(0, end, 24)
     angle = np.pi * (0.12 + 0.88 * t)  # 0 is straight behind, pi straight ahead
-    z = start_z - drop * np.minimum(t / 0.72, 1) ** 1.1
+    z = start_z - drop * np.minimum(t / 0.72, 1) ** 0.95
     a, front, back = (trunk.at(z, c) for c in (1, 2, 3))
     middle, half = (front - back) / 2, (front + back) / 2
     x = side * (a - 8) * np.sin(angle) ** 0.87
