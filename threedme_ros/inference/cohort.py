@@ -19,6 +19,7 @@ import numpy as np
 
 from threedme_ros.inference.engines import EngineError
 from threedme_ros.inference.segmenter import Segmenter
+from threedme_ros.private_files import replacing
 from threedme_ros.volume import VolumeError
 from threedme_ros.volume_io import read_volume, write_volume
 
@@ -203,23 +204,16 @@ def _record(case: CohortCase, output: Path) -> dict:
 
 def _write_labels(path: Path, labels) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")  # the ending decides the format
     try:
-        write_volume(temporary, labels)
-        temporary.replace(path)
+        write_volume(path, labels)
     except OSError as error:
         raise OSError(f"{path}: cannot write, is the disk full? ({error.strerror or error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{path.name}")
     try:
-        temporary.write_text(text)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            temporary.write_text(text)
     except OSError as error:
         raise OSError(f"{path}: cannot write, is the disk full? ({error.strerror or error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -4,7 +4,6 @@ when read, never unpickled."""
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from threedme_ros.private_files import SHARED_FILE, replacing
 
 
 class CheckpointError(ValueError):
@@ -35,14 +36,13 @@ def write_weights(
     metadata = {**metadata, "hash": content_hash(metadata, weights)}
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        save_file(weights, temporary, metadata)
-        temporary.replace(path)
+        with replacing(path, SHARED_FILE) as temporary:
+            mode = temporary.stat().st_mode
+            save_file(weights, temporary, metadata)
+            temporary.chmod(mode)  # safetensors puts a file of its own in its place
     except SafetensorError as error:  # how safetensors reports a full disk
         raise OSError(f"{path}: cannot write ({error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return metadata["hash"]
 
 

@@ -1,7 +1,11 @@
-"""How a node process starts and ends: Ctrl-C is a normal end, a wrong parameter is one line and exit code 1."""
+"""How a node process starts and ends: Ctrl-C is a normal end, a wrong parameter is one line and exit code 1.
+
+What it writes, logs included, only its user may read: it may tell of a patient.
+"""
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -14,6 +18,8 @@ from rclpy.signals import uninstall_signal_handlers
 
 from threedme_ros.nodes.parameters import ParameterError
 
+PRIVATE_UMASK = 0o077
+
 
 class Finished(Exception):  # noqa: N818 not an error
     """A node raises it from a callback when its work is done; the process ends with exit code 0."""
@@ -24,6 +30,7 @@ def run_node(create: Callable[[], Node], args: list[str] | None = None) -> int:
 
     Called if the node has them: ``start()`` before spinning, ``close()`` after.
     """
+    os.umask(PRIVATE_UMASK)  # before the log file is opened
     rclpy.init(args=args)
     node = None
     try:

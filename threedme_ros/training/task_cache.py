@@ -9,7 +9,6 @@ out of it without reading the rest.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from threedme_ros.inference.channels import GRID_TOLERANCE_MM, prepare_channels
+from threedme_ros.private_files import PRIVATE_FOLDER, replacing
 from threedme_ros.volume import Volume, VolumeError, resample
 from threedme_ros.volume_io import read_volume
 
@@ -96,7 +96,7 @@ def prepare_cases(
     other's work done. A bad case is a DatasetError that names it and its file, unless ``skip_bad_cases``. OSError if
     the disk is full.
     """
-    cache.mkdir(parents=True, exist_ok=True)
+    cache.mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
     first = int(start * len(cases))
     turn = [*cases[first:], *cases[:first]]
     done: dict[str, PreparedCase | BadCase] = {}
@@ -143,14 +143,11 @@ def _made(case: SegmentationCase, task: SegmentationTask, path: Path) -> Prepare
     rows = [torch.cat([torch.full((len(v), 1), c), v], 1) for c, v in found.items()]
     places = torch.cat(rows).to(torch.int16) if rows else torch.zeros(0, 4, dtype=torch.int16)
     tensors = {"image": torch.from_numpy(channels.x).half(), "labels": torch.from_numpy(on_grid), "places": places}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{case.name}")
     try:
-        save_file(tensors, temporary)
-        temporary.replace(path)
+        with replacing(path) as temporary:
+            save_file(tensors, temporary)
     except (SafetensorError, OSError) as error:
         raise OSError(f"cache {path.parent}: cannot write case {case.name}, is the disk full? ({error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return PreparedCase(case.name, path, on_grid.shape, _by_class(places))
 
 

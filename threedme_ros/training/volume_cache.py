@@ -10,7 +10,6 @@ from __future__ import annotations
 import fnmatch
 import hashlib
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import numpy as np
 
 from threedme_ros.inference.preprocess import prepare
 from threedme_ros.model.config import Preprocessing
+from threedme_ros.private_files import PRIVATE_FOLDER, replacing
 from threedme_ros.samples import RELEASE, sample_case
 from threedme_ros.volume import VolumeError
 from threedme_ros.volume_io import read_volume
@@ -142,7 +142,7 @@ def prepare_volumes(
     case to begin with; ranks that share a cache begin at different ones and find each other's work done. progress:
     wraps the iteration, as tqdm does.
     """
-    Path(cache).mkdir(parents=True, exist_ok=True)
+    Path(cache).mkdir(PRIVATE_FOLDER, parents=True, exist_ok=True)
     names = list(volumes)
     turn = names[start % len(names) :] + names[: start % len(names)]
     one = partial(_cached, cache=Path(cache), preprocessing=preprocessing, modality=modality)
@@ -193,12 +193,8 @@ def _shape_of(path: Path) -> tuple[int, int, int] | None:
 
 
 def _write(path: Path, array: np.ndarray) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
-        with temporary.open("wb") as file:
+        with replacing(path) as temporary, temporary.open("wb") as file:
             np.save(file, array, allow_pickle=False)
-        temporary.replace(path)
     except OSError as error:
         raise OSError(f"cache {path.parent}: cannot write a prepared volume ({error.strerror or error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,4 +1,7 @@
-"""What engines build for a shape, kept on disk: verified when read, whole when written, built once at a time."""
+"""What engines build for a shape, kept on disk: verified when read, whole when written, built once at a time.
+
+What is in the cache is loaded like a program: only what nobody else can have written counts.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,11 @@ import fcntl
 import hashlib
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from threedme_ros.private_files import private_folder, read_trusted, replacing
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +48,7 @@ def read_cached(folder: Path, kind: str, key: tuple) -> bytes | None:
     """
     path, name = _place(folder, kind, key)
     try:
-        stored = path.read_bytes()
+        stored = read_trusted(path)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -76,7 +80,7 @@ def _building(folder: Path) -> Iterator[None]:
     One lock for all keys: builds that time the hardware, as TensorRT's do, would spoil each other's measurements.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
         handle = os.open(folder, os.O_RDONLY)
     except OSError:
         yield  # nothing can be stored there, so there is nothing to guard
@@ -106,19 +110,13 @@ def _digest(name: bytes, content: bytes) -> bytes:
 def _remove_leftovers(path: Path) -> None:
     """What a process killed while writing ``path`` left; the caller holds the lock, so nobody is writing now."""
     with suppress(OSError):
-        for leftover in path.parent.glob(f"{path.name}?*"):
+        for leftover in path.parent.glob(f".*.{path.name}"):
             leftover.unlink()
 
 
 def _write_whole(path: Path, data: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=path.name, dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    private_folder(path.parent)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import OrderedDict
 from pathlib import Path
 
@@ -11,7 +12,9 @@ from torch import nn
 from threedme_ros.inference.engines import EngineError, failure
 from threedme_ros.inference.engines.build_cache import default_cache_dir
 from threedme_ros.inference.export import CONFIDENCE, INPUT, LABELS, cached_onnx
+from threedme_ros.private_files import private_folder
 
+log = logging.getLogger(__name__)
 HINTS = {"fp32": "f32", "bf16": "bf16"}
 MAX_MODELS = 4
 """Each keeps its working memory, hundreds of MB for a large window."""
@@ -84,9 +87,16 @@ class OpenVinoEngine:
         try:
             graph = cached_onnx(self._model, self._weights_hash, shape, self._cache_dir)
             network = self._core.read_model(graph)
-            options = self._options | {"CACHE_DIR": str(self._cache_dir / "openvino")}
-            return self._core.compile_model(network, "CPU", options).create_infer_request()
+            return self._core.compile_model(network, "CPU", self._options | self._cache()).create_infer_request()
         except Exception as error:  # the exporter and OpenVINO raise types of their own
             raise failure(self.name, shape, f"building: {error}") from error
         finally:
             self.building = False
+
+    def _cache(self) -> dict[str, str]:
+        """The option for OpenVINO's cache; none where somebody else could have written to it."""
+        try:
+            return {"CACHE_DIR": str(private_folder(self._cache_dir / "openvino"))}
+        except OSError as error:
+            log.warning("compiling without a cache: %s", error)
+            return {}
