@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from threedme_ros.anatomy import Anatomy
@@ -27,10 +28,15 @@ def network_names() -> list[str]:
 
 
 def build_network(name: str, num_classes: int, changes: Mapping | None = None) -> Network:
-    """``name``: one of `network_names`; random weights from torch's generator. changes: fields of `ModelConfig`."""
+    """``name``: one of `network_names`; random weights from torch's generator. changes: fields of `ModelConfig`.
+
+    In the memory layout that trains faster, as measured: 3DME's channels last, the peers' first (SegResNet takes half
+    as long again the other way, DynUNet a tenth).
+    """
     if name in PEERS:
         return PeerNetwork(PeerConfig(name, num_classes))
-    return ThreeDME(ModelConfig.of_size(name, num_classes, **(changes or {})))
+    config = ModelConfig.of_size(name, num_classes, **(changes or {}))
+    return ThreeDME(config).to(memory_format=torch.channels_last_3d)
 
 
 def logits_and_target(network: Network, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

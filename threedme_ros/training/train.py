@@ -69,7 +69,7 @@ def run(
     losses: list[float] = []
     waited, resumed_at_s = 0.0, trainer.wall_s
     bar = tqdm(total=100, unit="%", bar_format="{l_bar}{bar}| {elapsed}<{remaining} {postfix}", mininterval=5)
-    validated = time.monotonic()
+    logged_step, logged_s = trainer.step, trainer.elapsed_s
 
     def checkpoint_and_log() -> None:
         report = validate(trainer.average.model, cases, windows, anatomy.num_classes)
@@ -98,12 +98,12 @@ def run(
         bar.n = round(100 * spent, 1)
         bar.set_postfix_str(f"step {trainer.step} loss {np.mean(losses):.3f}", refresh=False)
         bar.update(0)
-        if time.monotonic() - validated > 60 * task.validate_minutes:
+        if trainer.elapsed_s - logged_s > 60 * task.validate_minutes:
             checkpoint_and_log()
-            validated = time.monotonic()
+            logged_step, logged_s = trainer.step, trainer.elapsed_s
             watch.lap()  # validation is not charged to the budget
     bar.close()
-    if losses:
+    if trainer.step > logged_step:
         checkpoint_and_log()
     return folder / CHECKPOINT_FILE
 

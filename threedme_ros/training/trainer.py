@@ -69,7 +69,7 @@ class Trainer:
     def create(cls, task: Task, num_classes: int, changes: Mapping | None = None) -> Trainer:
         """A new run. changes: fields of `ModelConfig` that differ from the task's size."""
         torch.manual_seed(task.seed)
-        model = build_network(task.model, num_classes, changes).to(memory_format=torch.channels_last_3d)
+        model = build_network(task.model, num_classes, changes)
         keep_norms_in_fp32(model)
         keep_thin_convolutions_in_fp32(model)
         matrices = [p for p in model.parameters() if p.ndim > 1]

@@ -1,0 +1,51 @@
+"""The runs behind the table, by name: which network learns from which patient, with which seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from threedme_ros.training.data import TrainingError
+from threedme_ros.training.peer_networks import PEERS
+from threedme_ros.training.tasks import Task
+
+OURS = "small"
+SEEDS = (20, 21, 22)
+PATIENTS = ("A", "B")
+OTHER = {"A": "B", "B": "A"}
+"""Training patient -> the one it is then tried on, which its training never opens."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """``model`` (see `network_names`) trained on ``patient`` alone, with what is synthesised from it."""
+
+    model: str
+    seed: int
+    patient: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.model}-{self.seed}-{self.patient}"
+
+    def task(self, recipe: Task) -> Task:
+        """``recipe`` with this run's patient and seed; ``recipe.model`` must be this run's already."""
+        return replace(recipe, name=self.name, seed=self.seed, cases={self.patient: 1.0})
+
+
+RUNS = tuple(
+    Run(model, seed, patient)
+    for model, seeds in ((OURS, SEEDS), *((peer, SEEDS[:1]) for peer in PEERS))
+    for seed in seeds
+    for patient in PATIENTS
+)
+"""Ours with three seeds, each peer with the first of them."""
+
+
+def chosen(names: Sequence[str] | None = None) -> tuple[Run, ...]:
+    """The runs called ``names``, in the table's order; None for all. TrainingError for a name that none has."""
+    known = [run.name for run in RUNS]
+    unknown = [name for name in names or () if name not in known]
+    if unknown:
+        raise TrainingError(f"run {unknown[0]!r}: expected one of {known}")
+    return tuple(run for run in RUNS if names is None or run.name in names)
