@@ -20,12 +20,13 @@ COMMANDS = {
     "evaluate": "a checkpoint on the sample patients, or on a task's held-out cases: report and pictures",
     "train-demo": "train the shipped checkpoint again, from the two training patients",
     "train-prompt": "train the decoder that turns clicks into masks, on a frozen checkpoint",
-    "experiment": "masking schedules, few labels, the encoder's parts: small comparisons over seeds, with tables",
+    "experiment": "masking schedules, few labels, the encoder's parts, networks on patients never seen: tables over seeds",
     "pretrain": "a foundation from unlabelled volumes, by progressive masking; torchrun for many GPUs",
     "tasks": "the tasks a foundation can be adapted to: data, papers, published figures",
     "finetune": "adapt a foundation to a task: frozen encoder, low-rank adapters, or everything",
     "predict": "segment a folder of scans: resumable, shared out over torchrun or SLURM, one report",
     "benchmark": "how fast this machine is, against other networks: every stage, engine and size, ROS, memory",
+    "soak": "volumes of every kind through the running node, for long: what leaks, slows down or gets lost",
     "info": "what a checkpoint is: model, label table, preprocessing, provenance, hash",
 }
 
