@@ -91,11 +91,6 @@ class IncrementalSegmenter:
         """As `Segmenter.building`."""
         return self._segmenter.building
 
-    @property
-    def building(self) -> bool:
-        """As `Segmenter.building`."""
-        return self._segmenter.building
-
     def segment(self, volume: Volume) -> Segmentation:
         """As `Segmenter.segment`; ``update`` in the result tells which of `UPDATES` it was."""
         known, self._known = self._known, None  # an error forgets it
