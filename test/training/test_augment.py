@@ -1,18 +1,15 @@
 """Windows keep image and labels together, and never exchange left and right."""
 
+import math
+
 import pytest
 import torch
 
 from threedme_ros.training.augment import (
-    PADDING,
     WarpConfig,
-    random_acquisition,
     random_displacement,
-    random_field_of_view,
     random_linear_map,
     sampling_grid,
-    smooth,
-    thick_slices,
     warp,
 )
 
@@ -30,13 +27,13 @@ def test_identity_grid_returns_the_same_voxels():
     assert torch.equal(nearest, labels)
 
 
-def test_window_is_cut_where_it_is_asked_for_and_padded_outside():
+def test_window_is_cut_where_it_is_asked_for_and_has_no_label_outside():
     image = torch.zeros(8, 9, 10)
     image[3, 4, 5] = 1
     grid = sampling_grid((8, 9, 10), (4, 4, 4), (3.5, 4.5, 9.5), torch.eye(3))  # voxels 2..5, 3..6, 8..11
     moved, labels = warp(image, torch.full((8, 9, 10), 3, dtype=torch.uint8), grid)
-    assert moved[..., 2:].eq(PADDING).all() and labels[..., 2:].eq(0).all()
-    assert moved[..., :2].eq(0).all() and labels[..., :2].eq(3).all()
+    assert labels[..., 2:].eq(0).all() and labels[..., :2].eq(3).all()
+    assert moved.eq(0).all()  # the border is repeated, not blended with a padding
     grid = sampling_grid((8, 9, 10), (4, 4, 4), (3.5, 4.5, 5.5), torch.eye(3))
     assert warp(image, labels.new_zeros(8, 9, 10), grid)[0][1, 1, 1] == pytest.approx(1, abs=1e-4)
 
@@ -57,11 +54,19 @@ def test_warp_moves_image_and_label_to_the_same_place(seed):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_no_map_mirrors(seed):
-    config = WarpConfig(rotation_deg=20)
-    matrix = random_linear_map(config, seeded(seed))
-    assert torch.linalg.det(matrix) > 0
+def test_no_map_mirrors_and_none_turns_further_than_asked(seed):
+    matrix = random_linear_map(WarpConfig(rotation_deg=30, scale=(1.0, 1.0)), seeded(seed))
+    assert torch.linalg.det(matrix).item() == pytest.approx(1, abs=1e-5)
     assert (matrix.diagonal() > 0).all()  # right stays right, front stays front, up stays up
+    angle = math.degrees(math.acos(min(1.0, (matrix.trace().item() - 1) / 2)))
+    assert angle <= 30.01
+
+
+def test_a_limited_tilt_leaves_the_axial_plane_almost_level():
+    config = WarpConfig(rotation_deg=30, scale=(1.0, 1.0))
+    leaning = [random_linear_map(config, seeded(seed), 0.05)[0, 0].item() for seed in range(30)]
+    free = [random_linear_map(config, seeded(seed))[0, 0].item() for seed in range(30)]
+    assert min(leaning) > math.cos(0.051) > min(free)
 
 
 def test_larger_scale_shows_more_of_the_scan():
@@ -69,30 +74,16 @@ def test_larger_scale_shows_more_of_the_scan():
     assert grid.min() == pytest.approx(-2) and grid.max() == pytest.approx(2)
 
 
-def test_smooth_keeps_the_sum_of_an_impulse_and_is_a_gaussian():
-    from scipy.ndimage import gaussian_filter1d
-
-    impulse = torch.zeros(3, 21, 4)
-    impulse[1, 10, 2] = 1
-    expected = gaussian_filter1d(impulse.numpy(), 1.2, axis=1, mode="nearest", radius=3)
-    torch.testing.assert_close(smooth(impulse, 1.2, 1), torch.from_numpy(expected), atol=1e-6, rtol=0)
-
-
-def test_thick_slices_repeat_along_their_axis_only():
-    image = torch.randn(12, 5, 6, generator=seeded())
-    thick = thick_slices(image, 3.0, 0, nearest=True)
-    assert torch.equal(thick[0], thick[2]) and not torch.equal(thick[2], thick[3])
-
-
-def test_acquisition_is_repeatable_and_stays_in_range():
-    image = torch.rand(8, 9, 10, generator=seeded()) * 2 - 1
-    first = random_acquisition(image.clone(), seeded(3), 1.5)
-    assert torch.equal(first, random_acquisition(image.clone(), seeded(3), 1.5))
-    assert first.min() >= -1 and first.max() <= 1 and torch.isfinite(first).all()
-
-
-def test_field_of_view_keeps_a_slab_and_half_of_the_plane():
-    for seed in range(20):
-        seen = random_field_of_view((12, 10, 10), seeded(seed), 1.0)
-        assert seen.any(2).any(1).sum() >= 6 and seen.any(0).any(1).sum() >= 4 and seen.any(0).any(0).sum() >= 4
-    assert random_field_of_view((12, 10, 10), seeded(0), 0.0) is None
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("rotation_deg", 120, "rotation_deg 120: expected an angle"),
+        ("scale", (1.2, 0.8), r"scale \(1.2, 0.8\): expected"),
+        ("elastic_voxels", -1, "elastic_voxels -1"),
+        ("elastic_octaves", 0, "elastic_octaves 0: expected an integer"),
+        ("share", 1.5, "share 1.5: expected one from 0 to 1"),
+    ],
+)
+def test_a_bad_warp_is_named(field, value, named):
+    with pytest.raises(ValueError, match=named):
+        WarpConfig(**{field: value})

@@ -20,15 +20,13 @@ from threedme_ros.model.config import ModelConfig
 from .augment import (
     PADDING,
     WarpConfig,
-    chance,
-    integer,
     random_displacement,
     random_linear_map,
     sampling_grid,
-    uniform,
     warp,
 )
-from .data import TrainingError, pick
+from .data import TrainingError
+from .draws import chance, integer, pick, uniform
 from .masking import Masking, MaskingSchedule, Triple, draw_mask
 from .volume_cache import CachedVolume
 
@@ -158,7 +156,7 @@ def draw_crop(
         reach += displacement.abs().max() + 1
     ranges, low = [], []
     for c, r, n in zip(centre, reach.tolist(), volume.shape, strict=True):
-        start = max(0, math.ceil(c - r))
+        start = max(0, math.floor(c - r))
         ranges.append(slice(start, max(start + 1, min(n, math.ceil(c + r)))))
         low.append(start)
     part = torch.from_numpy(np.asarray(volume[tuple(ranges)], dtype=np.float32))
@@ -167,7 +165,8 @@ def draw_crop(
     within = tuple(c - 0.5 - s for c, s in zip(centre, low, strict=True))  # faces -> voxel centres
     grid = sampling_grid(part.shape, shape, within, linear_map, displacement)
     image, inside = warp(part, torch.ones(part.shape, dtype=torch.uint8), grid)
-    return image, inside.bool()
+    inside = inside.bool()
+    return image.masked_fill_(~inside, PADDING), inside
 
 
 def _centre(volume: np.ndarray, shape: tuple[int, int, int], generator: torch.Generator) -> tuple[float, float, float]:

@@ -5,8 +5,10 @@ Arrays are (D, H, W) = (S, A, R) on the model's grid, as `threedme_ros.inference
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -17,24 +19,18 @@ from threedme_ros.inference.preprocess import prepare
 from threedme_ros.model.config import ModelConfig, Preprocessing
 from threedme_ros.volume import Volume, resample
 
-from .augment import (
-    PADDING,
-    WarpConfig,
-    chance,
-    integer,
-    random_acquisition,
-    random_displacement,
-    random_field_of_view,
-    random_linear_map,
-    sampling_grid,
-    uniform,
-    warp,
-)
+from .augment import PADDING, WarpConfig, random_linear_map, warp
+from .deformation import OrganChange, bent_positions, position_grid, random_velocity
+from .draws import chance, integer, pick, uniform
+from .field_of_view import draw_cylinder, draw_extent, place
 from .substances import Substance
-from .synthesis import synthesise
+from .synthesis import SynthesisConfig, real_image, synthesise
 from .tissues import OUTSIDE, Tissues, find_tissues
 
 LOCATIONS_PER_CLASS = 4000
+THIN_VOXELS = 40
+"""A scan of fewer slices than this is bent and leant little out of its plane: it stays a slab along the axes."""
+LEANING_VOXELS = 3.0
 
 
 class TrainingError(ValueError):
@@ -58,6 +54,16 @@ class TrainingCase:
     locations: Mapping[int, Tensor]
     real: bool = True
 
+    @cached_property
+    def organs(self) -> dict[int, tuple[Tensor, Tensor]]:
+        """Class id -> centre and half extents (3,) in voxels of the ellipsoid with the moments of its voxels."""
+        ellipsoids = {}
+        for label, where in self.locations.items():
+            places = where.float()
+            spread = places.std(0, correction=0) * 5**0.5  # a uniform ellipsoid's half axis over its deviation
+            ellipsoids[label] = places.mean(0), spread.clamp(min=2.0)
+        return ellipsoids
+
 
 def training_case(
     name: str,
@@ -72,7 +78,7 @@ def training_case(
     """Bring a CT, its source segmentation (all ids) and the model's labels to the model's grid; find the tissues.
 
     families, kinds, substances: source id -> tissues that look the same, families that tend to (see `Tissues`), and
-    what its darker and its brighter half are made of.
+    what its two parts are made of (see `find_tissues`).
     """
     prepared = prepare(volume, preprocessing, "ct")
     low, high = preprocessing.ct_window_hu
@@ -104,33 +110,46 @@ def class_locations(labels: Tensor) -> dict[int, Tensor]:
 
 @dataclass(frozen=True)
 class WindowConfig:
-    """What the stream draws.
+    """What the stream draws. Shares go from 0 (never) to 1 (always).
 
     shapes: window shapes (D, H, W) and their weights; thin ones are for thin scans too. synthetic: share of
-    synthesised images. field_of_view: share of windows with a cut-off field of view.
+    synthesised images. field_of_view: share of windows with a cut-off field of view. slab: share of flat windows in
+    which only slab_voxels (from, to) slices are seen. organs: share of windows in which up to three organs grow or
+    shrink by organ_scale and shift by up to organ_shift_voxels. warp: how everything is turned, scaled and bent.
+    synthesis: contrasts, acquisition and artefacts.
     """
 
     shapes: tuple[tuple[int, int, int], ...] = ((96, 96, 96), (48, 112, 128), (112, 112, 128), (16, 176, 176))
     weights: tuple[float, ...] = (0.5, 0.25, 0.1, 0.15)
     synthetic: float = 0.5
     field_of_view: float = 0.3
+    slab: float = 0.5
+    slab_voxels: tuple[int, int] = (6, 40)
+    organs: float = 0.5
+    organ_scale: tuple[float, float] = (0.7, 1.4)
+    organ_shift_voxels: float = 4.0
     warp: WarpConfig = field(default_factory=WarpConfig)
+    synthesis: SynthesisConfig = field(default_factory=SynthesisConfig)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shapes", tuple(tuple(int(n) for n in s) for s in self.shapes))
         object.__setattr__(self, "weights", tuple(float(w) for w in self.weights))
+        object.__setattr__(self, "slab_voxels", tuple(int(n) for n in self.slab_voxels))
+        object.__setattr__(self, "organ_scale", tuple(float(s) for s in self.organ_scale))
         if not self.shapes or len(self.shapes) != len(self.weights) or min(self.weights) <= 0:
             raise TrainingError(f"weights {self.weights} for shapes {self.shapes}: expected a positive one a shape")
         for shape in self.shapes:
             if len(shape) != 3 or any(n < 1 or n % ModelConfig.STRIDE for n in shape):
                 raise TrainingError(f"window shape {shape}: expected three multiples of {ModelConfig.STRIDE}")
-        for name in ("synthetic", "field_of_view"):
+        for name in ("synthetic", "field_of_view", "slab", "organs"):
             if not 0 <= getattr(self, name) <= 1:
                 raise TrainingError(f"{name} {getattr(self, name)}: expected a share from 0 to 1")
-
-
-def pick(weights: Sequence[float], generator: torch.Generator) -> int:
-    return int(torch.multinomial(torch.tensor(weights, dtype=torch.float32), 1, generator=generator))
+        if len(self.slab_voxels) != 2 or not 1 <= self.slab_voxels[0] <= self.slab_voxels[1]:
+            raise TrainingError(f"slab_voxels {self.slab_voxels}: expected (fewest, most) slices, at least 1")
+        if len(self.organ_scale) != 2 or not 0.5 <= self.organ_scale[0] <= self.organ_scale[1] <= 2:
+            raise TrainingError(f"organ_scale {self.organ_scale}: expected (smallest, largest) from 0.5 to 2")
+        if not 0 <= self.organ_shift_voxels <= 50:
+            raise TrainingError(f"organ_shift_voxels {self.organ_shift_voxels}: expected voxels from 0 to 50")
 
 
 def draw_shape(case: TrainingCase, config: WindowConfig, generator: torch.Generator) -> tuple[int, int, int]:
@@ -164,34 +183,75 @@ def draw_centre(
 
 
 def draw_window(
-    case: TrainingCase, shape: tuple[int, int, int], config: WindowConfig, generator: torch.Generator
+    case: TrainingCase, window: tuple[int, int, int], config: WindowConfig, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """One training pair: image (D, H, W) float32 in [-1, 1] and labels (D, H, W) uint8."""
-    linear_map, displacement = torch.eye(3), None
-    if chance(generator, config.warp.share):
-        linear_map = random_linear_map(config.warp, generator)
-        if config.warp.elastic_voxels > 0:
-            displacement = random_displacement(shape, config.warp, generator)
-    grid = sampling_grid(case.image.shape, shape, draw_centre(case, shape, generator), linear_map, displacement)
-    image, tissue = warp(case.image, case.tissue, grid)
-    seen = random_field_of_view(shape, generator, config.field_of_view)
-    if seen is not None:
-        tissue.masked_fill_(~seen, OUTSIDE)
-    if chance(generator, config.synthetic) or not case.real:
-        image = synthesise(image, tissue, case.tissues, generator)
+    """One training pair: image (D, H, W) float32 in [-1, 1] and labels (D, H, W) uint8.
+
+    Only the box that is seen is computed; around it the window is padding, as around a prepared volume.
+    """
+    warped = chance(generator, config.warp.share)
+    linear_map = torch.eye(3)
+    if warped:
+        lean = 2 * LEANING_VOXELS / max(window[1:])
+        linear_map = random_linear_map(config.warp, generator, lean if _thin(case) else math.inf)
+    extent = draw_extent(window, generator, config.slab, config.slab_voxels, config.field_of_view)
+    scales = linear_map.norm(dim=0).tolist()
+    shape = tuple(
+        max(1, min(e, round(n / scale))) for e, n, scale in zip(extent, case.image.shape, scales, strict=True)
+    )
+    image, tissue = warp(case.image, case.tissue, _grid(case, shape, linear_map, warped, config, generator))
+    if extent[1:] != window[1:]:
+        seen = draw_cylinder(shape, generator)
+        if seen is not None:
+            tissue.masked_fill_(~seen, OUTSIDE)
+    if not case.real:
+        drawn = synthesise(None, tissue, case.tissues, generator, config.synthesis)
+    elif chance(generator, config.synthetic):
+        drawn = synthesise(image, tissue, case.tissues, generator, config.synthesis)
     else:
-        image = real_image(image, tissue, case.tissues, generator)
-    return image, case.tissues.target[tissue.int()]
+        drawn = real_image(image, tissue, case.tissues, generator, config.synthesis)
+    where = place(shape, window, generator)
+    padded, labels = torch.full(window, PADDING), torch.zeros(window, dtype=torch.uint8)
+    padded[where], labels[where] = drawn, case.tissues.target[tissue.int()]
+    return padded, labels
 
 
-def real_image(image: Tensor, tissue: Tensor, tissues: Tissues, generator: torch.Generator) -> Tensor:
-    """The scan itself, acquired anew: now and then every tissue family enhances a little differently."""
-    if chance(generator, 0.5):
-        shift = torch.randn(int(tissues.family.max()) + 1, generator=generator) * uniform(generator, 0.0, 0.12)
-        shift = torch.where(tissues.dark, 0.0, shift[tissues.family])
-        image = image + shift.index_select(0, tissue.flatten().int()).view(image.shape)
-    image = random_acquisition(image, generator)
-    return image.masked_fill_(tissue == OUTSIDE, PADDING)
+def _thin(case: TrainingCase) -> bool:
+    return case.image.shape[0] <= THIN_VOXELS
+
+
+def _grid(
+    case: TrainingCase,
+    shape: tuple[int, int, int],
+    linear_map: Tensor,
+    warped: bool,
+    config: WindowConfig,
+    generator: torch.Generator,
+) -> Tensor:
+    """Where every voxel of a box ``shape`` (D, H, W) is sampled in the case."""
+    centre = draw_centre(case, shape, generator)
+    velocity = None
+    if warped and config.warp.elastic_voxels > 0:
+        bend = config.warp
+        velocity = random_velocity(
+            shape, bend.elastic_voxels, bend.elastic_spacing_voxels, bend.elastic_octaves, generator
+        )
+        velocity[0] *= min(1.0, case.image.shape[0] / THIN_VOXELS)  # a thin scan would be bent out of its window
+    organs = draw_organs(case, config, generator) if chance(generator, config.organs) else []
+    positions = bent_positions(shape, centre, linear_map, velocity, organs)
+    return position_grid(positions, shape, tuple(case.image.shape))
+
+
+def draw_organs(case: TrainingCase, config: WindowConfig, generator: torch.Generator) -> list[OrganChange]:
+    """One to three classes of the case, each to grow or shrink and to shift; its ellipsoid is that of its voxels."""
+    changes = []
+    low, high = (math.log(s) for s in config.organ_scale)
+    classes = list(case.organs)
+    for _ in range(integer(generator, 1, 3)):
+        centre, half_extent = case.organs[classes[integer(generator, 0, len(classes) - 1)]]
+        shift = (2 * torch.rand(3, generator=generator) - 1) * config.organ_shift_voxels
+        changes.append(OrganChange(centre, half_extent, math.exp(uniform(generator, low, high)), shift))
+    return changes
 
 
 def window_seed(seed: int, index: int) -> int:

@@ -35,7 +35,7 @@ SUBSTANCES = {
     **dict.fromkeys((*range(25, 51), *range(69, 79), *range(91, 117)), (Substance.MARROW, Substance.CORTICAL_BONE)),
     **dict.fromkeys((6, 18, 19, 20), (Substance.GUT_CONTENT, Substance.GUT_WALL)),
 }  # fmt: skip
-"""Source id -> what its darker and its brighter half are made of."""
+"""Source id -> what its two parts are made of (see `find_tissues`)."""
 
 
 def load_training_cases(

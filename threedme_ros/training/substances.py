@@ -59,7 +59,7 @@ LOOKS: Mapping[Substance, Look] = {
     Substance.LUNG: Look(-800, 20, 30, 20, t1=0.08, t2=0.10),
     Substance.FAT: Look(-100, t1=0.90, t2=0.75, fat=0.9),
     Substance.MUSCLE: Look(55, 5, 12, 10, t1=0.42, t2=0.18),
-    Substance.CORTICAL_BONE: Look(600, t1=0.06, t2=0.05),
+    Substance.CORTICAL_BONE: Look(480, t1=0.06, t2=0.05),
     Substance.MARROW: Look(180, 5, 10, 10, t1=0.65, t2=0.45, fat=0.6),
     Substance.CARTILAGE: Look(110, 0, 5, 5, t1=0.40, t2=0.35),
     Substance.ARTERY: Look(42, 280, 120, 70, t1=0.15, t2=0.08, flow=True),

@@ -10,19 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from .acquisition import random_acquisition
 from .augment import (
     PADDING,
     WarpConfig,
-    chance,
-    integer,
-    random_acquisition,
     random_displacement,
     random_linear_map,
     sampling_grid,
-    uniform,
 )
 from .crops import generator_for
 from .datasets.medmnist3d import LabelledImages
+from .draws import chance, integer, uniform
 from .task_cache import PreparedCase
 from .task_table import ClassificationTask, Recipe, SegmentationTask
 

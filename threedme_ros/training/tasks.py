@@ -13,6 +13,7 @@ from .clock import CLOCKS
 from .data import TrainingError, WindowConfig
 from .networks import network_names
 from .peer_networks import PEERS
+from .synthesis import SynthesisConfig
 
 PRECISIONS = ("bf16", "fp32")
 
@@ -108,9 +109,10 @@ def load_task(path: str | Path, **overrides) -> Task:
     document |= given
     try:
         windows = dict(document.pop("windows", {}))
-        warp = build_known(WarpConfig, dict(windows.pop("warp", {})))
+        windows["warp"] = build_known(WarpConfig, dict(windows.pop("warp", {})))
+        windows["synthesis"] = build_known(SynthesisConfig, dict(windows.pop("synthesis", {})))
         parts = {
-            "windows": build_known(WindowConfig, windows | {"warp": warp}),
+            "windows": build_known(WindowConfig, windows),
             "phantoms": build_known(Phantoms, dict(document.pop("phantoms", {}))),
         }
         return build_known(Task, document | parts)

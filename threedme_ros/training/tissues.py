@@ -21,7 +21,7 @@ from .substances import Substance
 OUTSIDE, AIR = 0, 1
 """Tissue ids: beyond the scan, and the air (and table) around the body."""
 MAX_TISSUES = 256
-HU_GAS, HU_FAT, HU_BONE = -150.0, -25.0, 160.0
+HU_GAS, HU_FAT, HU_BONE, HU_CORTEX = -150.0, -25.0, 160.0, 320.0
 MUSCLE, VESSEL, BONE, BOWEL = 1, 2, 3, 4
 """Kinds: see `Tissues`."""
 OF_KIND = {MUSCLE: Substance.MUSCLE, VESSEL: Substance.VEIN, BONE: Substance.MARROW, BOWEL: Substance.GUT_CONTENT}
@@ -74,7 +74,8 @@ def find_tissues(
 
     image: (D, H, W) float32 in [-1, 1]. structures: (D, H, W) uint8, the source segmentation with all its ids.
     target: (D, H, W) uint8, the model's labels. families, kinds: structure id -> see `Tissues`. substances: structure
-    id -> what its darker and its brighter half are made of (without: as its kind is). hu_to_unit: HU -> [-1, 1], for
+    id -> what its two parts are made of (without: as its kind is): gut is split into content and wall, bone into marrow
+    and cortex, all else into a darker and a brighter half. hu_to_unit: HU -> [-1, 1], for
     ct_window_hu. Returns the tissue map (D, H, W) uint8 and its table.
     Raises ValueError when there are more than 255 tissues.
     """
@@ -116,9 +117,9 @@ def find_tissues(
                 holes[:] = False
             add(holes, int(label), family, 0, True, Substance.GAS)
             mask &= ~holes
-            bright = mask & (soft > np.median(soft[mask])) if mask.sum() > 200 else np.zeros_like(mask)
-            add(mask & ~bright, int(label), family, kind, False, darker)
-            add(bright, int(label), family, kind, False, brighter)
+            second = _second_part(mask, inside, image, soft, brighter, hu_to_unit)
+            add(mask & ~second, int(label), family, kind, False, darker)
+            add(second, int(label), family, kind, False, brighter)
     count = np.maximum(np.bincount(tissue.ravel(), minlength=len(rows)), 1)
     mean = np.bincount(tissue.ravel(), image.ravel(), len(rows)) / count
     square = np.bincount(tissue.ravel(), image.ravel() ** 2, len(rows)) / count
@@ -134,6 +135,19 @@ def find_tissues(
         substance=torch.tensor([int(s) for s in columns[4]]),
         ct_window_hu=tuple(ct_window_hu),
     )
+
+
+def _second_part(
+    mask: np.ndarray, structure: np.ndarray, image: np.ndarray, soft: np.ndarray, substance: Substance, hu_to_unit
+) -> np.ndarray:
+    """Of ``mask`` (D, H, W) bool, in its ``structure``: the wall of gut, the cortex of bone, or the brighter half."""
+    if mask.sum() <= 200:
+        return np.zeros_like(mask)
+    if substance == Substance.GUT_WALL:
+        return mask & ~ndimage.binary_erosion(structure, border_value=1)
+    if substance == Substance.CORTICAL_BONE:
+        return mask & (image > hu_to_unit(HU_CORTEX))
+    return mask & (soft > np.median(soft[mask]))
 
 
 def body_mask(dense: np.ndarray) -> np.ndarray:
