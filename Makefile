@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 OUTPUT ?= demo_output
 
-.PHONY: demo test test-tensorrt lint clean
+.PHONY: demo test test-tensorrt lint clean audit enclaves
 
 demo: $(STAMP)
 	$(BIN)/threedme demo --output $(OUTPUT)
@@ -17,6 +17,14 @@ test: lint
 test-tensorrt: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[tensorrt-rtx]"
 	THREEDME_ALL_GRAPHS=1 $(BIN)/python -m pytest -s test/inference/engines/test_tensorrt_rtx.py
+
+# What is pinned, and our own source, against what is known to be dangerous. Asks the package index.
+audit: $(STAMP)
+	$(BIN)/python test/security/audit.py
+
+# Writes config/sros2/policy.xml anew from the running nodes; read what changed before you commit it.
+enclaves: $(STAMP)
+	THREEDME_WRITE_ENCLAVES=1 $(BIN)/python -m pytest -q test/ros/test_enclaves.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

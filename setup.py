@@ -30,6 +30,7 @@ setup(
         (f"share/{PACKAGE}", ["package.xml"]),
         share("launch", "*.launch.py"),
         share("config", "*.yaml", "*.rviz", "*.xml"),
+        share("config/sros2", "*.xml"),
         share("config/tasks", "*.yaml"),
         share("models", "*.safetensors"),
     ],

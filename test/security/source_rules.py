@@ -1,0 +1,82 @@
+"""What our own source must not contain: ways for data to become code, and downloads that nobody checks."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parents[2] / "threedme_ros"
+CODE_FROM_DATA = {
+    "eval", "exec", "compile", "__import__",
+    "os.system", "os.popen", "os.execv", "os.execvp", "subprocess.getoutput", "subprocess.getstatusoutput",
+    "pickle.load", "pickle.loads", "pickle.Unpickler", "marshal.load", "marshal.loads", "shelve.open",
+    "dill.load", "dill.loads", "joblib.load", "cloudpickle.load", "cloudpickle.loads", "pandas.read_pickle",
+    "yaml.load", "yaml.load_all", "yaml.full_load", "yaml.unsafe_load", "yaml.full_load_all", "yaml.unsafe_load_all",
+    "torch.hub.load", "tempfile.mktemp",
+}  # fmt: skip
+MUST_SAY = {
+    "torch.load": ("weights_only", True),
+    "numpy.load": ("allow_pickle", False),
+    "tarfile.TarFile.extractall": ("filter", "data"),
+}
+"""Safe only with this argument, in words: a default may change, and did."""
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+def breaches(source: str, where: str = "") -> list[str]:
+    """``where``:line and what is wrong there, of each breach in the text of a module."""
+    tree = ast.parse(source)
+    names = _imported_names(tree)
+    found = [f"{where}:{line}: {what}" for line, what in _breaches(tree, names)]
+    if _downloads(tree) and not SHA256.search(source):
+        found.append(f"{where}: downloads, and holds no SHA-256 to check it by")
+    return found
+
+
+def _breaches(tree: ast.AST, names: dict[str, str]) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called = _dotted(node.func, names)
+        given = {keyword.arg: getattr(keyword.value, "value", None) for keyword in node.keywords}
+        if called in CODE_FROM_DATA:
+            yield node.lineno, f"{called}: data becomes code"
+        if given.get("shell"):
+            yield node.lineno, f"{called}: a shell reads its arguments"
+        if called.endswith(".extractall"):
+            called = "tarfile.TarFile.extractall"
+        if called in MUST_SAY and given.get(MUST_SAY[called][0], ...) != MUST_SAY[called][1]:
+            yield node.lineno, f"{called}: expected {MUST_SAY[called][0]}={MUST_SAY[called][1]!r}"
+
+
+def _imported_names(tree: ast.AST) -> dict[str, str]:
+    """Name in this module -> what it stands for, dotted."""
+    names = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.asname or alias.name.split(".")[0]: alias.name if alias.asname else alias.name.split(".")[0]
+                      for alias in node.names}  # fmt: skip
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names |= {alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def _dotted(node: ast.expr, names: dict[str, str]) -> str:
+    if isinstance(node, ast.Name):
+        return names.get(node.id, node.id)
+    if isinstance(node, ast.Attribute):
+        return f"{_dotted(node.value, names)}.{node.attr}"
+    return ""
+
+
+def _downloads(tree: ast.AST) -> bool:
+    """pip download, or a client of the web."""
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    clients = ("urllib.request", "requests", "http.client", "httpx")
+    return {"pip", "download"} <= texts or any(name.startswith(clients) for name in _imported_names(tree).values())
+
+
+def modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))

@@ -1,0 +1,55 @@
+"""No module of ours turns data into code."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from source_rules import breaches, modules
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: path.stem)
+def test_a_module_keeps_the_rules(path):
+    assert breaches(path.read_text(), path.name) == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "eval(text)",
+        "import os; os.system(text)",
+        "from os import system as run; run(text)",
+        "import pickle as p; p.loads(data)",
+        "from pickle import load; load(file)",
+        "import yaml; yaml.load(text, Loader=yaml.SafeLoader)",
+        "import torch; torch.load(path)",
+        "import torch; torch.load(path, weights_only=False)",
+        "import numpy as np; np.load(path)",
+        "import numpy as np; np.load(path, allow_pickle=True)",
+        "import subprocess; subprocess.run(text, shell=True)",
+        "tar.extractall(folder)",
+        "tar.extractall(folder, filter='fully_trusted')",
+        "import tempfile; tempfile.mktemp()",
+        "import urllib.request as web; web.urlopen(address)",
+        "run([python, '-m', 'pip', 'download', name])",
+    ],
+)
+def test_a_breach_is_seen(line):
+    assert len(breaches(line)) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import torch; torch.load(path, map_location='cpu', weights_only=True)",
+        "import numpy as np; np.load(path, mmap_mode='r', allow_pickle=False)",
+        "import yaml; yaml.safe_load(text)",
+        "import re; re.compile(text)",
+        "model.eval()",
+        "tar.extractall(folder, members, filter='data')",
+        f"DIGEST = '{'0' * 64}'; run([python, '-m', 'pip', 'download', name])",
+    ],
+)
+def test_what_is_allowed_is_no_breach(line):
+    assert breaches(line) == []
