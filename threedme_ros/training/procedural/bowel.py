@@ -15,8 +15,8 @@ def colon_line(trunk: Trunk, rng: np.random.Generator) -> tuple[np.ndarray, np.n
     h = trunk.habitus
     wall = float(trunk.at(60, 4))
     side, front = wall - 27, float(trunk.at(120, 5)) - 30
-    sag = rng.normal(0, 22)
-    flexure = rng.normal(0, 10)
+    sag = rng.normal(0, 20) + 0.5 * h.rise_mm
+    flexure = rng.normal(0, 10) + 0.8 * h.rise_mm
     rows = [
         (side - 22, 44, -22, 26),
         (side - 8, 30, 5, 27),
@@ -25,7 +25,7 @@ def colon_line(trunk: Trunk, rng: np.random.Generator) -> tuple[np.ndarray, np.n
         (side - 4, 22, 128 + flexure, 22),
         (side - 14, front * 0.65, 138 + flexure, 21),
         (52, front, 118 + sag, 21),
-        (0, front + 4, 104 + 1.5 * sag, 21),
+        (0, front + 4, 104 + 1.3 * sag, 21),
         (-46, front, 128 + sag, 20),
         (4 - side, front * 0.62, 176 + flexure, 20),
         (-side - 6, 14, 202 + flexure, 20),
@@ -118,12 +118,12 @@ def paint_small_bowel(canvas: Canvas, trunk: Trunk) -> None:
     x, y, z = canvas.x[box], canvas.y[box], canvas.z[box]
     # in front of the retroperitoneum, below the transverse mesocolon, above the pelvic floor
     back = np.where(z > 0, 30 - 14 * np.clip(np.abs(x) / 60 - 0.6, 0, 1), 6)
-    roof = 150 - 0.12 * x + 6 * canvas.noise(box)
+    roof = 152 + 0.7 * trunk.habitus.rise_mm - 0.12 * x + 6 * canvas.noise(box)
     allowed = canvas.is_any(box, *FREE) & (y > back) & (z < roof) & (trunk.cavity[box] < -8) & (z > -84)
     coarse = allowed[::2, ::2, ::2]
     if coarse.sum() < 200:
         return
-    radius_mm = rng.uniform(9, 14)
+    radius_mm = rng.uniform(10.5, 16)
     radius = radius_mm / float(canvas.spacing.mean() * 2)
     steps = int(coarse.sum() * rng.uniform(0.5, 0.95) * (1 - 0.45 * trunk.habitus.visceral) / (np.pi * radius**2))
     path = coil(coarse, rng, steps, radius)

@@ -65,7 +65,8 @@ class Canvas:
     ) -> None:
         """spacing, origin: mm of the standard body along (z, y, x) a voxel, and at voxel 0.
 
-        warp_mm: standard deviation of the smooth warp. bend: two curves (D,) in mm, the spine's shift along y and x.
+        warp_mm: standard deviation of the smooth warp. bend: curves (D,) in mm: what to add to z, and the spine's
+        shift along y and along x, which fades towards the front of the belly.
         """
         self.rng, self.shape, self.palette = rng, shape, palette
         self.spacing, self.origin = np.asarray(spacing, np.float32), np.asarray(origin, np.float32)
@@ -73,8 +74,10 @@ class Canvas:
         straight = np.meshgrid(*axes, indexing="ij", sparse=True)
         self.shift = [warp_mm * smooth_noise(rng, shape, 34) for _ in range(3)]
         front = np.clip((straight[1] - 25) / 95, 0, 1)
-        for axis, curve in zip((1, 2), bend, strict=False):
-            self.shift[axis] -= np.asarray(curve, np.float32)[:, None, None] * (1 - front**2 * (3 - 2 * front))
+        longer, *curves = (np.asarray(c, np.float32)[:, None, None] for c in bend or ([0.0],) * 3)
+        self.shift[0] += longer
+        for axis, bent in zip((1, 2), curves, strict=True):
+            self.shift[axis] -= bent * (1 - front**2 * (3 - 2 * front))
         self.z, self.y, self.x = (s + u for s, u in zip(straight, self.shift, strict=True))
         larger = [n + NOISE_SPARE for n in shape]
         self._noise = [smooth_noise(rng, larger, c) for c in (7, 13)]

@@ -63,9 +63,9 @@ def paint_trunk(rng: np.random.Generator, preprocessing: Preprocessing) -> Canva
     paint_spine(canvas, spine)
     paint_ribs(canvas, trunk, spine)
     paint_vessels(canvas, spine)
-    paint_kidneys(canvas, missing=int(rng.choice([-1, 0, 1], p=[0.03, 0.94, 0.03])))
+    paint_kidneys(canvas, trunk, missing=int(rng.choice([-1, 0, 1], p=[0.03, 0.94, 0.03])))
     paint_bladder(canvas, trunk)
-    paint_pancreas(canvas)
+    paint_pancreas(canvas, trunk)
     paint_spleen(canvas, trunk)
     paint_stomach(canvas, trunk)
     paint_liver(canvas, trunk)
@@ -83,14 +83,15 @@ def _canvas(rng: np.random.Generator, habitus: Habitus, preprocessing: Preproces
     wide = 172 * max(habitus.girth, 1) + fat
     front, back = 128 * max(habitus.depth, 1) + fat, 104 + fat
     extent = np.array((high - low, front + back, 2 * wide))
+    extent[0] += (habitus.pelvis - 1) * -low
     shape = tuple(int(n) for n in np.ceil(extent / spacing))
-    z = low + spacing[0] * np.arange(shape[0])
+    z = low * habitus.pelvis + spacing[0] * np.arange(shape[0])
+    longer = np.minimum(z, 0) * (1 / habitus.pelvis - 1)
     lordosis = rng.uniform(-2, 22) * np.exp(-(((z - 80) / 90) ** 2))
     kyphosis = -rng.uniform(0, 26) * np.clip((z - 180) / 160, 0, 1.5) ** 2
     scoliosis = rng.normal(0, 6) * np.sin((z + rng.uniform(0, 400)) / rng.uniform(80, 130))
-    return Canvas(
-        rng, shape, spacing, (low, -back, -wide), Palette(), rng.uniform(2, 4.5), (lordosis + kyphosis, scoliosis)
-    )
+    origin = (low * habitus.pelvis, -back, -wide)
+    return Canvas(rng, shape, spacing, origin, Palette(), rng.uniform(2, 4.5), (longer, lordosis + kyphosis, scoliosis))
 
 
 def _image(canvas: Canvas, tissues: Tissues, rng: np.random.Generator) -> torch.Tensor:

@@ -10,13 +10,13 @@ from .trunk import Trunk
 FREE = ("visceral fat",)
 
 
-def paint_kidneys(canvas: Canvas, missing: int = 0) -> None:
+def paint_kidneys(canvas: Canvas, trunk: Trunk, missing: int = 0) -> None:
     """missing: -1 without the left kidney, 1 without the right one, 0 both there."""
     rng = canvas.rng
-    size = rng.uniform(0.88, 1.12)
+    size, rise = rng.uniform(0.88, 1.12), 0.8 * trunk.habitus.rise_mm
     for side, name in ((1, "right"), (-1, "left")):
-        shift = rng.normal(0, (4, 4, 9))
-        centre = np.array((side * 66, -12, 118 if side > 0 else 132)) + shift
+        shift = rng.normal(0, (5, 4, 8))
+        centre = np.array((side * 70, -14, (120 if side > 0 else 134) + rise)) + shift
         glands = np.array(
             [(side * 30, 8, centre[2] + 66), (side * 36, 0, centre[2] + 52), (side * 46, -6, centre[2] + 44)]
         )
@@ -55,10 +55,10 @@ def _outside(canvas: Canvas, shape: Shape, box: tuple[slice, slice, slice]) -> n
 
 def paint_spleen(canvas: Canvas, trunk: Trunk) -> None:
     """A crescent on the left wall under the diaphragm."""
-    rng, dome = canvas.rng, trunk.habitus.dome_mm
-    size = rng.uniform(0.85, 1.2)
-    centre = np.array((-108, -12, 224 + 0.7 * dome)) + rng.normal(0, (3, 5, 6))
-    spleen = canvas.ellipsoid(centre, np.array((46, 60, 62)) * size, (20 + rng.normal(0, 8), 0, 0), rough=4)
+    rng, dome = canvas.rng, trunk.habitus.rise_mm
+    size = rng.uniform(0.85, 1.3)
+    centre = np.array((-108, -12, 222 + dome)) + rng.normal(0, (3, 5, 8))
+    spleen = canvas.ellipsoid(centre, np.array((46, 60, 66)) * size, (20 + rng.normal(0, 8), 0, 0), rough=4)
     crescent = canvas.ellipsoid(centre + (52, 30, 0), np.array((52, 54, 75)) * rng.uniform(0.85, 1.05), rough=4)
     spleen = spleen.intersect(np.maximum(trunk.abdomen[spleen.box] + 4, _outside(canvas, crescent, spleen.box)))
     canvas.paint("spleen", spleen, canvas.is_any(spleen.box, *FREE))
@@ -66,10 +66,10 @@ def paint_spleen(canvas: Canvas, trunk: Trunk) -> None:
 
 def paint_liver(canvas: Canvas, trunk: Trunk) -> None:
     """All that is free under the right dome, above a lower border that rises to the left, and a left lobe in front."""
-    rng, dome, depth = canvas.rng, trunk.habitus.dome_mm, trunk.habitus.depth
-    low = rng.normal(150, 16)
+    rng, dome, depth = canvas.rng, trunk.habitus.rise_mm, trunk.habitus.depth
+    low = rng.normal(142, 16) + dome
     right = canvas.ellipsoid(
-        (82, 16, 218 + dome), np.array((78, 98, 92)) * rng.uniform(0.94, 1.06, 3), (0, 0, 0), rough=6
+        (82, 16, 212 + dome), np.array((78, 98, 100)) * rng.uniform(0.94, 1.06, 3), (0, 0, 0), rough=6
     )
     reach = rng.uniform(0.75, 1.25)
     left = canvas.ellipsoid(
@@ -89,7 +89,7 @@ def paint_liver(canvas: Canvas, trunk: Trunk) -> None:
     free = canvas.is_any(box, *FREE)
     canvas.paint("liver", liver, free)
     for points, radius in LIVER_VEINS:
-        tube = canvas.tube(np.array(points) + (0, 0, 0.8 * dome) + rng.normal(0, 4, (len(points), 3)), radius)
+        tube = canvas.tube(np.array(points) + (0, 0, dome) + rng.normal(0, 4, (len(points), 3)), radius)
         canvas.paint("liver vessel", tube, canvas.is_any(tube.box, "liver"))
     if rng.random() < 0.85:
         bottom = low + 0.42 * 52
@@ -108,7 +108,7 @@ LIVER_VEINS = (
 )
 
 
-def paint_pancreas(canvas: Canvas) -> None:
+def paint_pancreas(canvas: Canvas, trunk: Trunk) -> None:
     rng = canvas.rng
     size = rng.uniform(0.9, 1.3)
     lift = rng.normal(0, 7)
@@ -123,7 +123,7 @@ def paint_pancreas(canvas: Canvas) -> None:
             (-88, 8, 194 + lift),
         ]
     )
-    points = points + rng.normal(0, 3, points.shape)
+    points = points + (0, 0, 0.8 * trunk.habitus.rise_mm) + rng.normal(0, 3, points.shape)
     radii = np.array((12, 15, 9.5, 9.5, 9.5, 9, 7)) * size
     pancreas = canvas.tube(points, radii)
     pancreas = Shape(pancreas.box, pancreas.distance + 2 * canvas.noise(pancreas.box, fine=True))
@@ -135,21 +135,21 @@ def paint_pancreas(canvas: Canvas) -> None:
 
 def paint_stomach(canvas: Canvas, trunk: Trunk) -> None:
     """Stomach and duodenum. The patient lies on the back: gas collects in front."""
-    rng, dome, depth = canvas.rng, trunk.habitus.dome_mm, trunk.habitus.depth
+    rng, dome, depth = canvas.rng, trunk.habitus.rise_mm, trunk.habitus.depth
     fill = rng.uniform(0.55, 1.2)
-    sag = rng.normal(0, 14)
+    sag = rng.normal(-6, 16) + 0.8 * dome
     oesophagus = np.array([(-8, 12, 420), (-8, 14, 330), (-12, 22, 285), (-20, 26, 262)], float)
     canvas.paint("oesophagus", canvas.tube(oesophagus, 7.5))
     points = np.array(
         [
-            (-22, 26, 258 + 0.5 * dome),
+            (-22, 26, 258 + 0.8 * dome),
             (-62, 4, 272 + dome),
-            (-74, 22, 246 + 0.7 * dome),
-            (-72, 48 * depth, 218),
+            (-74, 22, 246 + dome),
+            (-72, 48 * depth, 218 + 0.9 * dome),
             (-54, 72 * depth, 182 + sag),
             (-18, 82 * depth, 160 + sag),
             (16, 76 * depth, 160 + 0.6 * sag),
-            (36, 62 * depth, 172),
+            (36, 62 * depth, 172 + 0.8 * dome),
         ]
     )
     points = points + rng.normal(0, 3, points.shape)
@@ -168,7 +168,7 @@ def paint_stomach(canvas: Canvas, trunk: Trunk) -> None:
     )
     canvas.paint("stomach gas", content, free & (canvas.y[content.box] > level))
     line = [
-        (36, 62 * depth, 172),
+        (36, 62 * depth, 172 + 0.8 * dome),
         (52, 50, 166),
         (60, 36, 140),
         (58, 30, 108),
@@ -177,7 +177,9 @@ def paint_stomach(canvas: Canvas, trunk: Trunk) -> None:
         (-26, 42, 96),
         (-40, 52, 112),
     ]
-    gut = canvas.tube(np.array(line) + rng.normal(0, 3, (len(line), 3)), (10, 13, 13, 13, 12.5, 11, 12, 12))
+    gut = canvas.tube(
+        np.array(line) + (0, 0, 0.8 * dome) + rng.normal(0, 3, (len(line), 3)), (10, 13, 13, 13, 12.5, 11, 12, 12)
+    )
     free = canvas.is_any(gut.box, *FREE)
     canvas.paint("duodenum wall", gut, free)
     canvas.paint("duodenum fluid", Shape(gut.box, gut.distance + rng.uniform(2.5, 5)), free)

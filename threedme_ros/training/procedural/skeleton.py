@@ -51,7 +51,7 @@ def paint_spine(canvas: Canvas, spine: Spine) -> None:
         middle, tail = base + 0.62 * height, base + 0.35 * height
         length = rng.uniform(24, 31) if lumbar else rng.uniform(20, 27)
         fall = rng.uniform(0, 6) if lumbar else rng.uniform(14, 24)
-        reach = rng.uniform(36, 44) if lumbar else rng.uniform(28, 33)
+        reach = rng.uniform(39, 48) if lumbar else rng.uniform(28, 33)
         tubes = [(np.array([(0, back - 3, middle), (0, back - length, tail - fall)]), 4.2 if lumbar else 3.6)]
         for side in (-1, 1):
             pedicle, facet = (side * 0.62 * a, -b * 0.8, middle + 3), (side * (13 * canal + 3), back + 5, tail)
@@ -98,18 +98,19 @@ def rib_curve(trunk: Trunk, spine: Spine, level: str, side: int, rng: np.random.
     """The centre line (N, 3) of a rib from the spine forward, and whether cartilage goes on from there."""
     n = LEVELS.index(level)
     number = 17 - n  # T12 is LEVELS[5]
-    end = {12: 0.32, 11: 0.52, 10: 0.72}.get(number, 0.82) * rng.uniform(0.96, 1.03)
+    end = {12: 0.3, 11: 0.52, 10: 0.72}.get(number, 0.82)
+    end *= rng.uniform(0.7, 1.2) if number == 12 else rng.uniform(0.95, 1.04)
     start_z = spine.z(level, 0.75)
-    drop = {12: 58.0, 11: 92.0}.get(number, 122.0) * rng.uniform(0.9, 1.1)
+    drop = {12: 72.0, 11: 112.0}.get(number, 136.0) * rng.uniform(0.85, 1.15)
     t = np.linspace(0, end, 24)
     angle = np.pi * (0.12 + 0.88 * t)  # 0 is straight behind, pi straight ahead
-    z = start_z - drop * np.minimum(t / 0.72, 1) ** 0.95
+    z = start_z - 8 - (drop - 8) * np.minimum(t / 0.72, 1) ** 0.9
     a, front, back = (trunk.at(z, c) for c in (1, 2, 3))
     middle, half = (front - back) / 2, (front + back) / 2
     x = side * (a - 8) * np.sin(angle) ** 0.87
     y = middle - (half - 8) * np.sign(np.cos(angle)) * np.abs(np.cos(angle)) ** 0.87
     points = np.stack([x, y, z], 1)
-    head = np.array([(side * 18, -17, start_z), (side * 32, -32, start_z + 1)])
+    head = np.array([(side * 18, -17, start_z), (side * 32, -32, start_z - 3)])
     points = np.concatenate([head, points[np.abs(points[:, 0]) > 40]])
     return points, number <= 10
 
@@ -148,8 +149,15 @@ def patch(edge: np.ndarray, other: np.ndarray, step: float = 5.0, bulge: np.ndar
     return (pick[0] * (1 - t) + pick[1] * t + np.asarray(bulge) * 4 * t * (1 - t)).reshape(-1, 3)
 
 
+def sphere(count: int) -> np.ndarray:
+    """Points (N, 3) spread evenly over the unit sphere (Fibonacci lattice)."""
+    k = np.arange(count) + 0.5
+    z, turn = 1 - 2 * k / count, np.pi * (1 + 5**0.5) * k
+    return np.stack([np.sqrt(1 - z**2) * np.cos(turn), np.sqrt(1 - z**2) * np.sin(turn), z], 1)
+
+
 # the right hip bone, (x, y, z) mm
-CREST = np.array([(44, -66, -28), (72, -60, 22), (104, -22, 46), (124, 18, 40), (128, 52, 12), (116, 62, -14)], float)
+CREST = np.array([(44, -66, -28), (72, -60, 16), (104, -22, 36), (124, 18, 31), (128, 52, 8), (116, 62, -14)], float)
 ROOF = np.array([(46, -48, -48), (66, -40, -50), (80, -24, -62), (88, -6, -64), (94, 10, -60), (100, 28, -52)], float)
 HEAD = np.array((88, 6, -84), float)
 ISCHIUM = np.array([(80, -16, -84), (72, -34, -100), (62, -40, -128), (56, -30, -146)], float)
@@ -169,7 +177,7 @@ class Pelvis:
     @classmethod
     def draw(cls, rng: np.random.Generator, male: bool) -> Pelvis:
         scale = np.array([1.0 if male else 1.05, 1.0, 1.03 if male else 0.97]) * rng.uniform(0.95, 1.06, 3)
-        crest = CREST * scale + rng.normal(0, 2.5, 3) + rng.normal(0, 2, CREST.shape)
+        crest = CREST * scale + rng.normal(0, (2.5, 2.5, 7)) + rng.normal(0, 2, CREST.shape)
         return cls(crest, ROOF * scale, HEAD * scale, scale)
 
 
@@ -180,8 +188,7 @@ def paint_hips(canvas: Canvas, pelvis: Pelvis) -> None:
         wing = patch(pelvis.crest * mirror, pelvis.roof * mirror, bulge=np.array((side * 5, -4, 0)))
         rods = [curve(p * s, r, 3.0) for p, r in ((pelvis.crest / pelvis.scale, 6.5), (ISCHIUM, (14, 13, 14, 11)))]
         rods += [curve(p * s, r, 3.0) for p, r in ((PUBIS, (11, 7.5, 7, 8)), (RAMUS, (8, 6, 6, 7)))]
-        socket = canvas.rng.normal(0, 1, (300, 3))
-        socket = pelvis.head * mirror + 29 * socket / np.linalg.norm(socket, axis=1, keepdims=True)
+        socket = pelvis.head * mirror + 29 * sphere(420)
         # the cup is open to the outside, front and below
         socket = socket[(socket - pelvis.head * mirror) @ (side * 0.75, 0.3, -0.6) < 8]
         points = np.concatenate([wing, socket, *[p for p, _ in rods]])

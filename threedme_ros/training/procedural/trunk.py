@@ -17,12 +17,12 @@ PROFILE = np.array(
         (-110, 170, 88, 100, 40, 42, 52),
         (-75, 167, 96, 102, 60, 76, 66),
         (-40, 160, 104, 98, 70, 92, 68),
-        (0, 150, 112, 90, 100, 100, 45),
-        (40, 142, 116, 80, 124, 106, 45),
-        (80, 137, 119, 78, 123, 108, 50),
-        (120, 136, 120, 76, 122, 108, 58),
-        (160, 139, 121, 76, 124, 109, 62),
-        (200, 144, 121, 77, 130, 109, 66),
+        (0, 150, 114, 90, 102, 103, 45),
+        (40, 142, 118, 80, 129, 109, 45),
+        (80, 137, 120, 78, 127, 111, 50),
+        (120, 136, 121, 76, 126, 112, 58),
+        (160, 139, 121, 76, 127, 112, 62),
+        (200, 144, 121, 77, 132, 111, 66),
         (250, 149, 118, 78, 135, 105, 68),
         (300, 149, 111, 78, 135, 98, 68),
         (350, 145, 101, 76, 130, 88, 66),
@@ -37,8 +37,9 @@ class Habitus:
     """How this body differs from the standard one.
 
     girth: shell and cavity, relative. depth: the front of both, relative. fat_mm: under the skin of the belly.
-    hips: fat about the hips, relative. male: wide shoulders of muscle, a prostate. arms: by the sides, or out of view.
-    dome_mm: how far the diaphragm is above or below the usual. visceral: share of fat between the organs, 0 to 1.
+    hips: fat about the hips, relative. male: wide shoulders of muscle, a prostate.
+    rise_mm: how far the diaphragm, and the organs that follow the breath, are above the usual.
+    pelvis: how much longer than the standard one everything below the sacral end plate is. visceral: share of fat between the organs, 0 to 1.
     """
 
     girth: float
@@ -46,7 +47,8 @@ class Habitus:
     fat_mm: float
     hips: float
     male: bool
-    dome_mm: float
+    rise_mm: float
+    pelvis: float
     visceral: float
 
     @classmethod
@@ -58,7 +60,8 @@ class Habitus:
             fat_mm=float(4 + 38 * fat),
             hips=float(rng.uniform(0.8, 1.5)),
             male=bool(rng.random() < 0.5),
-            dome_mm=float(rng.normal(0, 9)),
+            rise_mm=float(rng.normal(-16, 13)),
+            pelvis=float(rng.uniform(1.0, 1.3)),
             visceral=float(np.clip(0.6 * fat + rng.uniform(-0.1, 0.4), 0, 1)),
         )
 
@@ -74,7 +77,7 @@ class Trunk:
         self.profile = self._profile(canvas.rng)
         self.shell = self._section(canvas, 1, 2.4)
         self.cavity = self._section(canvas, 4, 2.3)
-        self.dome = self._dome(canvas)
+        self.dome = self._dome(canvas, float(canvas.rng.uniform(2.0, 4.2)))
         self.abdomen = np.maximum(self.cavity, self.dome)
 
     def _profile(self, rng: np.random.Generator) -> np.ndarray:
@@ -99,8 +102,11 @@ class Trunk:
         unit = np.maximum(unit, 1e-6) ** (1 / power)
         return np.hypot(canvas.x, y) * (1 - 1 / unit)
 
-    def _dome(self, canvas: Canvas) -> np.ndarray:
-        """Below the diaphragm: two domes, the right one higher, that meet the wall lower behind than in front."""
+    def _dome(self, canvas: Canvas, power: float) -> np.ndarray:
+        """Below the diaphragm: two domes, the right one higher, that meet the wall lower behind than in front.
+
+        power: 2 for domes that slope down to the wall, 4 for such that lie against it.
+        """
         x, y, z = canvas.x, canvas.y, canvas.z
         a, front, back = (float(self.at(260, c)) for c in (4, 5, 6))
         middle = (front - back) / 2
@@ -109,9 +115,9 @@ class Trunk:
         edge = 212 + 38 * np.clip(v, 0, 1) - 28 * np.clip(-v, 0, 1)
         right = np.exp(-(((x - 72) / 62) ** 2) - ((y - 25) / 90) ** 2)
         left = np.exp(-(((x + 76) / 58) ** 2) - ((y - 20) / 90) ** 2)
-        rise = self.habitus.dome_mm
+        rise = self.habitus.rise_mm
         top = 268 + rise + 34 * right + 20 * left
-        height = edge + (top - edge) * (1 - radius**2.2)
+        height = edge + (top - edge) * (1 - radius ** (power / 2 + 0.1))
         return (z - height + 2.5 * canvas.noise(canvas.whole())).astype(np.float32)
 
     def wall(self, box: tuple[slice, slice, slice], thickness: float) -> np.ndarray:
@@ -155,7 +161,7 @@ def _paint_chest(canvas: Canvas, trunk: Trunk) -> None:
     crus = (np.abs(np.abs(x) - 14) < 5) & (np.abs(y - 16) < 7) & (z < 262) & (z > 95)
     paint[crus & (dome < 3)] = canvas.palette["diaphragm"]
     rng = canvas.rng
-    centre = (-18 + rng.normal(0, 6), 62 * trunk.habitus.depth + rng.normal(0, 4), 312 + trunk.habitus.dome_mm)
+    centre = (-18 + rng.normal(0, 6), 62 * trunk.habitus.depth + rng.normal(0, 4), 312 + trunk.habitus.rise_mm)
     heart = canvas.ellipsoid(centre, (58, 44, 44) * rng.uniform(0.9, 1.12, 3), (0, 25, -35), rough=3)
     above = Shape(
         heart.box, np.maximum(heart.distance, np.maximum(4 - trunk.dome[heart.box], trunk.wall(heart.box, 3)))

@@ -11,7 +11,7 @@ from .skeleton import Spine
 def paint_vessels(canvas: Canvas, spine: Spine) -> None:
     rng = canvas.rng
     size, flat = rng.uniform(0.82, 1.25), rng.uniform(0.6, 1.05)
-    fork, join = spine.z("L4", rng.uniform(0.0, 0.6)), spine.z("L5", rng.uniform(0.3, 0.9))
+    fork, join = spine.z("L4", rng.uniform(-0.4, 0.6)), spine.z("L5", rng.uniform(0.0, 0.8))
     side = rng.normal(0, 2.5, 4)
     front = 19 + spine.depth[0] - 17
     aorta = [
