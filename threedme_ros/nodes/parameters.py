@@ -88,6 +88,12 @@ class PerceptionParameters(Parameters):
     stale_after_s: float = parameter(
         0.0, "the anatomy is called stale at this age even without an error [s]; 0: never", between=(0.0, 1e6)
     )
+    record: str = parameter(
+        "", "folder for a bag of every volume and every result, `threedme replay` makes them again; empty: none"
+    )
+    record_limit_gb: float = parameter(
+        20.0, "the recording ends when its folder holds so much [GB]", between=(0.001, 1e6)
+    )
     autostart: bool = parameter(True, "configure and activate without a lifecycle manager")
     min_confidence: float = parameter(
         0.0,
