@@ -27,6 +27,7 @@ COMMANDS = {
     "predict": "segment a folder of scans: resumable, shared out over torchrun or SLURM, one report",
     "benchmark": "how fast this machine is, against other networks: every stage, engine and size, ROS, memory",
     "soak": "volumes of every kind through the running node, for long: what leaks, slows down or gets lost",
+    "soak": "volumes of every kind through the running node, for long: what leaks, slows down or gets lost",
     "info": "what a checkpoint is: model, label table, preprocessing, provenance, hash",
 }
 

@@ -21,7 +21,7 @@ class Node:
     """As much of a node as clicks need."""
 
     def __init__(self):
-        self.warnings, self.published = [], 0
+        self.warnings, self.published, self.recorded = [], 0, []
 
     def create_service(self, *_):
         pass
@@ -34,6 +34,9 @@ class Node:
 
     def publish_health(self):
         self.published += 1
+
+    def record(self, topic, message):
+        self.recorded.append(topic)
 
 
 class QuarterTurn:

@@ -27,7 +27,8 @@ import traceback
 from collections.abc import Callable
 from dataclasses import fields, replace
 
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from geometry_msgs.msg import PointStamped
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 from rclpy.parameter import Parameter
@@ -39,6 +40,7 @@ from visualization_msgs.msg import MarkerArray
 from threedme_ros.inference.incremental import IncrementalSegmenter, UpdatePolicy
 from threedme_ros.inference.segmenter import Segmenter
 from threedme_ros.model.checkpoint import load_checkpoint
+from threedme_ros.nodes import prompting
 from threedme_ros.nodes.arrivals import Arrivals
 from threedme_ros.nodes.diagnostics import Health, diagnostics_message
 from threedme_ros.nodes.entry import run_node
@@ -56,6 +58,7 @@ from threedme_ros.nodes.parameters import (
 from threedme_ros.nodes.pipeline import Clouds, Results, Settings, matched_anatomy, with_margins
 from threedme_ros.nodes.prompting import Prompting
 from threedme_ros.nodes.qos import RESULTS, VOLUMES, publisher_events, subscription_events
+from threedme_ros.nodes.recording import Tape
 from threedme_ros.nodes.steady_memory import keep_memory_steady
 from threedme_ros.nodes.volume_worker import VolumeWorker
 from threedme_ros.share import DEMO_CHECKPOINT, share_path
@@ -70,6 +73,8 @@ OUTPUTS = {
     "anatomy/obstacles": PointCloud2,
     "anatomy/markers": MarkerArray,
 }
+RECORDED = {**OUTPUTS, **prompting.OUTPUTS, **dict.fromkeys(prompting.CLICKS, PointStamped)}
+RECORDED |= {"volume": CompressedImage, "/diagnostics": DiagnosticArray}
 DIAGNOSTICS_PERIOD_S = 1.0
 STOP_TIMEOUT_S = 30.0
 
@@ -91,6 +96,7 @@ class PerceptionNode(LifecycleNode):
         self._volumes = None
         self._obstacle_timer = None
         self._margins: list[str] = []
+        self._tape = Tape(self, RECORDED)
         self._prompting = Prompting(self, self._warn)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self.create_timer(DIAGNOSTICS_PERIOD_S, self._publish_diagnostics)
@@ -169,6 +175,7 @@ class PerceptionNode(LifecycleNode):
             for topic, kind in OUTPUTS.items():
                 events = publisher_events(self, topic, RESULTS, self._warn)
                 self._outputs[topic] = self.create_lifecycle_publisher(kind, topic, RESULTS, event_callbacks=events)
+            self._tape.start(parameters.record, parameters.record_limit_gb, self._on_recording_stopped)
             self._worker = VolumeWorker(self._segmenter, Settings(parameters, anatomy), self._health, self)
         except Exception:
             self._release()
@@ -220,6 +227,7 @@ class PerceptionNode(LifecycleNode):
                 self.undeclare_parameter(name)
             if self._segmenter:
                 self._segmenter.close()
+            self._tape.stop()
             self._outputs, self._margins, self._segmenter, self._worker = {}, [], None, None
 
     # Results, called from the worker.
@@ -232,17 +240,30 @@ class PerceptionNode(LifecycleNode):
 
     def publish_results(self, results: Results) -> None:
         self._publish_label_info(only_if_changed=True)  # another engine may have taken over
-        self._outputs["trace"].publish(results.trace)
-        self._outputs["labels"].publish(results.labels)
-        self._outputs["confidence"].publish(results.confidence)
-        self.publish_clouds(results.clouds)
-        self._outputs["anatomy/markers"].publish(results.markers)
-        self._outputs["overlay"].publish(results.overlay)
+        self._send(
+            {
+                "trace": results.trace,
+                "labels": results.labels,
+                "confidence": results.confidence,
+                "anatomy/points": results.clouds.points,
+                "anatomy/obstacles": results.clouds.obstacles,
+                "anatomy/markers": results.markers,
+                "overlay": results.overlay,
+            }
+        )
         self._prompting.new_volume(results.volume, results.header)
 
     def publish_clouds(self, clouds: Clouds) -> None:
-        self._outputs["anatomy/points"].publish(clouds.points)
-        self._outputs["anatomy/obstacles"].publish(clouds.obstacles)
+        self._send({"anatomy/points": clouds.points, "anatomy/obstacles": clouds.obstacles})
+
+    def _send(self, messages: dict[str, object]) -> None:
+        for topic, message in messages.items():
+            self._outputs[topic].publish(message)
+        self._tape.put(messages)
+
+    def record(self, topic: str, message: object) -> None:
+        """``message`` was published or received by another part of the node."""
+        self._tape.put({topic: message})
 
     def publish_health(self) -> None:
         self._publish_diagnostics()
@@ -250,14 +271,18 @@ class PerceptionNode(LifecycleNode):
     def _publish_diagnostics(self) -> None:
         stale_after_s = self.get_parameter("stale_after_s").value
         name = self.get_fully_qualified_name()
-        shown = {**self._engine, **self._prompting.describe()}
+        shown = {**self._engine, **self._prompting.describe(), **self._tape.describe()}
         status = self._health.status(name, self._state, self.now_s(), stale_after_s, shown)
-        self._diagnostics.publish(diagnostics_message(status, self.get_clock().now().to_msg()))
+        if self._tape.failure and status.level != DiagnosticStatus.ERROR:
+            status.level, status.message = DiagnosticStatus.ERROR, f"recording stopped: {self._tape.failure}"
+        message = diagnostics_message(status, self.get_clock().now().to_msg())
+        self._diagnostics.publish(message)
+        self.record("/diagnostics", message)
 
     def _publish_label_info(self, only_if_changed: bool = False) -> None:
         message = label_info_message(self._worker.settings.anatomy, self._engine)
         if not only_if_changed or message.data != self._label_info:
-            self._outputs["label_info"].publish(message)
+            self._send({"label_info": message})
             self._label_info = message.data
 
     def _repeat_obstacles(self) -> None:
@@ -266,11 +291,16 @@ class PerceptionNode(LifecycleNode):
 
     def _on_volume(self, message: CompressedImage, info) -> None:
         self._health.count("overwritten", self._arrivals.missed(info))
+        self.record("volume", message)  # before its results
         self._worker.submit(message)
 
     def _on_sources(self, connected: int) -> None:
         self._health.sources = connected
         self._publish_diagnostics()
+
+    def _on_recording_stopped(self, reason: str) -> None:
+        self._health.warn(reason)
+        self.get_logger().error(reason)
 
     def _warn(self, line: str) -> None:
         self._health.warn(line)

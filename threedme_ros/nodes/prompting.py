@@ -45,6 +45,7 @@ from threedme_ros.volume import MM_PER_M, Volume, VolumeError
 
 FOREGROUND_TOPIC, BACKGROUND_TOPIC = "/clicked_point", "/clicked_point_background"
 LABELS_TOPIC, MARKERS_TOPIC = "prompt/labels", "prompt/markers"
+CLICKS = (FOREGROUND_TOPIC, BACKGROUND_TOPIC)
 OUTPUTS = {LABELS_TOPIC: CompressedImage, MARKERS_TOPIC: MarkerArray}
 STRUCTURE = Anatomy([Structure(1, "prompt", (255, 210, 40), 0.0, Role.CONTEXT)])
 CLICK_DIAMETER_M = 0.008
@@ -177,8 +178,10 @@ class Prompting:
             published, self._published, self._state = self._published, None, "none"
         if published and self._outputs:
             nothing = published.volume.with_voxels(np.zeros(published.volume.shape, np.uint8))
-            self._outputs[LABELS_TOPIC].publish(volume_message(nothing, published.header.stamp))
-            self._outputs[MARKERS_TOPIC].publish(_markers(nothing, replace(published, points_m=(), foreground=())))
+            self._publish(
+                volume_message(nothing, published.header.stamp),
+                _markers(nothing, replace(published, points_m=(), foreground=())),
+            )
         return f"{count} clicks cleared"
 
     def _on_clear(self, request, response):
@@ -194,6 +197,7 @@ class Prompting:
 
     def _on_click(self, message: PointStamped, foreground: bool) -> None:
         """Never blocks: TF is asked for what it knows now, and the network runs on the worker."""
+        self._node.record(FOREGROUND_TOPIC if foreground else BACKGROUND_TOPIC, message)
         try:
             if self._segmenter is None:
                 raise ClickError(self._why_not)
@@ -254,9 +258,13 @@ class Prompting:
                 return  # cleared or overtaken by another volume while it was computed
             self._published = session
             self._state = f"{_counted(session)}, {volume_ml:.1f} ml"
-        self._outputs[LABELS_TOPIC].publish(labels)
-        self._outputs[MARKERS_TOPIC].publish(markers)
+        self._publish(labels, markers)
         self._node.get_logger().info(f"prompt: {_counted(session)}, {volume_ml:.1f} ml")
+
+    def _publish(self, labels: CompressedImage, markers: MarkerArray) -> None:
+        for topic, message in ((LABELS_TOPIC, labels), (MARKERS_TOPIC, markers)):
+            self._outputs[topic].publish(message)
+            self._node.record(topic, message)
 
 
 def _markers(mask: Volume, session: Session) -> MarkerArray:
