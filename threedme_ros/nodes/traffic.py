@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -15,6 +14,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from sensor_msgs.msg import CompressedImage
 
 from threedme_ros.nodes.messages import volume_message
+from threedme_ros.nodes.process_facts import process_facts
 from threedme_ros.nodes.processes import DemoError, NodeProcesses
 from threedme_ros.nodes.qos import RESULTS, VOLUMES
 from threedme_ros.volume import Volume
@@ -75,7 +75,7 @@ def run_traffic(
         NodeProcesses(Path(folder), name="traffic", shared_memory=True) as processes,
     ):
         node = processes.start("perception", **parameters)
-        probe = _Probe(processes)
+        probe = Probe(processes)
         probe.wait(lambda: probe.values.get("state") == "active", START_TIMEOUT_S, "the node to be active")
         probe.wait(lambda: probe.values.get("volume_sources") == "1", START_TIMEOUT_S, "the node to see our volumes")
         probe.rest(SETTLE_S)
@@ -83,7 +83,7 @@ def run_traffic(
         latencies, published, rss = [], [], []
         for index in range(count):
             latency, of_node = probe.send(messages[index % len(messages)])
-            rss.append(_rss_mb(node.popen.pid))
+            rss.append(process_facts(node.popen.pid).rss_mb)
             if index or count == 1:  # the first waits for an engine of its shape
                 latencies.append(latency)
                 published.append(of_node)
@@ -102,7 +102,7 @@ def run_traffic(
         )
 
 
-class _Probe:
+class Probe:
     """A publisher of volumes, and what comes back."""
 
     def __init__(self, processes: NodeProcesses) -> None:
@@ -113,6 +113,14 @@ class _Probe:
         self._publisher = node.create_publisher(CompressedImage, "volume", VOLUMES)
         node.create_subscription(CompressedImage, "labels", self._on_labels, RESULTS)
         node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+
+    @property
+    def accounted(self) -> int:
+        """Volumes that the node has done with, in whatever way."""
+        return sum(self.count(outcome) for outcome in OUTCOMES)
+
+    def publish(self, message: CompressedImage) -> None:
+        self._publisher.publish(message)
 
     def send(self, message: CompressedImage) -> tuple[float, float]:
         """Stamp and publish ``message``, wait for its labels and the node's account of it; both latencies in ms."""
@@ -149,8 +157,3 @@ class _Probe:
         for status in message.status:
             if status.name == NODE:
                 self.values = {pair.key: pair.value for pair in status.values}
-
-
-def _rss_mb(pid: int) -> float:
-    found = re.search(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    return int(found.group(1)) / 1024 if found else 0.0

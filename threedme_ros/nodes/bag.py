@@ -1,0 +1,129 @@
+"""rosbag2 files by the rosbags library: no `ros2 bag` is needed to write or to read them. Nothing here imports ROS."""
+
+from __future__ import annotations
+
+import importlib.util
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+VERSION = 9
+"""Of the metadata, as of Jazzy's and Kilted's `ros2 bag`."""
+
+INSTALL = "pip install rosbags"
+
+
+class BagError(ValueError):
+    """A folder is no bag of ours, or a bag cannot be read; the message names it."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A message as it was recorded: its topic, when (ns of the recorder's clock), and its CDR bytes."""
+
+    topic: str
+    time_ns: int
+    data: bytes
+
+
+class BagWriter:
+    """A new bag in ``folder``, which must not exist. topics: name -> type, e.g. "sensor_msgs/msg/CompressedImage".
+
+    What is committed survives the process, however that ends. Raises ModuleNotFoundError without rosbags, OSError or
+    sqlite3.Error where the disk refuses. Used from one thread.
+    """
+
+    def __init__(self, folder: Path, topics: Mapping[str, str]) -> None:
+        Writer = _rosbags("rosbag2").Writer
+        self._writer = Writer(folder, version=VERSION)
+        self._writer.open()
+        store = typestore(set(topics.values()))
+        self._connections = {
+            topic: self._writer.add_connection(topic, kind, typestore=store) for topic, kind in topics.items()
+        }
+        self.commit()
+
+    def write(self, topic: str, time_ns: int, data: bytes) -> None:
+        self._writer.write(self._connections[topic], time_ns, data)
+
+    def commit(self) -> None:
+        # the library itself would commit once, when the bag is closed
+        self._writer.storage.conn.commit()
+
+    def close(self) -> None:
+        """Write the metadata that `ros2 bag` asks for."""
+        self._writer.close()
+
+    def abandon(self) -> None:
+        """Give up on what is not committed; nothing is raised on."""
+        try:
+            self._writer.abort()
+        except sqlite3.Error:
+            return
+
+
+def typestore(kinds: set[str]):
+    """rosbags' Typestore with ``kinds`` and all that they hold, from the definitions of the installed packages."""
+    typesys = _rosbags("typesys")
+    store = typesys.get_typestore(typesys.Stores.EMPTY)
+    types, waiting = {}, set(kinds)
+    while waiting:
+        name = waiting.pop()
+        found = typesys.get_types_from_msg(_definition(name), name)
+        types |= found
+        waiting |= {inner for _, fields in found.values() for inner in _inner(fields)} - set(types)
+    store.register(types)
+    return store
+
+
+def _inner(fields) -> Iterator[str]:
+    """Names of the types in rosbags' field descriptions, (field, (node, value)) each."""
+    for _, (node, value) in fields:
+        while node.name in ("ARRAY", "SEQUENCE"):  # (inner, length)
+            node, value = value[0]
+        if node.name == "NAME":
+            yield value
+
+
+def _definition(name: str) -> str:
+    package, _, kind = name.split("/")
+    spec = importlib.util.find_spec(package)
+    for parent in Path(spec.origin).parents if spec else ():
+        path = parent / "share" / package / "msg" / f"{kind}.msg"
+        if path.is_file():
+            return path.read_text(encoding="utf-8")
+    raise BagError(f"{name}: no definition under share/ of an installed package {package!r}")
+
+
+def find_bags(folder: Path) -> list[Path]:
+    """The SQLite file of every bag in ``folder``, or of the bag that it is, oldest first. BagError if there is none."""
+    found = sorted([*folder.glob("*.db3"), *folder.glob("*/*.db3")])
+    if not found:
+        raise BagError(f"{folder}: no recording (a .db3 file) in it")
+    return found
+
+
+def read_bag(file: Path, topics: set[str] | None = None) -> Iterator[Entry]:
+    """What was recorded, in order; with ``topics`` only those. A bag whose recorder was killed is read up to its end.
+
+    BagError if it cannot be read.
+    """
+    Reader = _rosbags("rosbag2").Reader
+    try:
+        with closing(sqlite3.connect(file)) as connection:
+            connection.execute("SELECT count(*) FROM topics")  # rolls back what a killed recorder left half written
+        with Reader(file) as reader:
+            wanted = [c for c in reader.connections if topics is None or c.topic in topics]
+            for connection, time_ns, data in reader.messages(connections=wanted):
+                yield Entry(connection.topic, time_ns, data)
+    except (sqlite3.Error, OSError, _rosbags("rosbag2").ReaderError) as error:
+        raise BagError(f"{file}: cannot be read: {error}") from error
+
+
+def _rosbags(part: str):
+    try:
+        return importlib.import_module(f"rosbags.{part}")
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"recordings need the package rosbags: {INSTALL}") from error
