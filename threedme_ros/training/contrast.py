@@ -70,12 +70,13 @@ def content_hu(tissues: Tissues, mean_hu: Tensor, generator: torch.Generator) ->
 def ct_contrast(tissues: Tissues, generator: torch.Generator, real: bool = True) -> Tensor:
     """A CT: from the scan's own means, enhanced more or less than it is, or from the table of substances.
 
-    real: False if there is no scan whose means are worth keeping.
+    real: the scan's own means may hold contrast already; False: they are those of a plain CT.
     """
     low, high = tissues.ct_window_hu
     own = (tissues.mean + 1) * ((high - low) / 2) + low
-    if real and chance(generator, 0.5):
-        mean = own + enhancement_hu(tissues, generator) * uniform(generator, -0.4, 0.8)
+    if chance(generator, 0.5):
+        added = enhancement_hu(tissues, generator)
+        mean = own + (added * uniform(generator, -0.4, 0.8) if real else added)
         if chance(generator, 0.5):
             mean = content_hu(tissues, mean, generator)
     else:

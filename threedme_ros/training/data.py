@@ -19,13 +19,14 @@ from threedme_ros.inference.preprocess import prepare
 from threedme_ros.model.config import ModelConfig, Preprocessing
 from threedme_ros.volume import Volume, resample
 
+from .arms import add_arms
 from .augment import PADDING, WarpConfig, random_linear_map, warp
 from .deformation import OrganChange, bent_positions, position_grid, random_velocity
 from .draws import chance, integer, pick, uniform
 from .field_of_view import draw_cylinder, draw_extent, place
 from .substances import Substance
 from .synthesis import SynthesisConfig, real_image, synthesise
-from .tissues import OUTSIDE, Tissues, find_tissues
+from .tissues import AIR, OUTSIDE, Tissues, find_tissues
 
 LOCATIONS_PER_CLASS = 4000
 THIN_VOXELS = 40
@@ -115,7 +116,8 @@ class WindowConfig:
     shapes: window shapes (D, H, W) and their weights; thin ones are for thin scans too. synthetic: share of
     synthesised images. field_of_view: share of windows with a cut-off field of view. slab: share of flat windows in
     which only slab_voxels (from, to) slices are seen. organs: share of windows in which up to three organs grow or
-    shrink by organ_scale and shift by up to organ_shift_voxels. warp: how everything is turned, scaled and bent.
+    shrink by organ_scale and shift by up to organ_shift_voxels. arms: share of windows with room beside the body, and
+    arms there. warp: how everything is turned, scaled and bent.
     synthesis: contrasts, acquisition and artefacts.
     """
 
@@ -128,6 +130,7 @@ class WindowConfig:
     organs: float = 0.5
     organ_scale: tuple[float, float] = (0.7, 1.4)
     organ_shift_voxels: float = 4.0
+    arms: float = 0.15
     warp: WarpConfig = field(default_factory=WarpConfig)
     synthesis: SynthesisConfig = field(default_factory=SynthesisConfig)
 
@@ -141,7 +144,7 @@ class WindowConfig:
         for shape in self.shapes:
             if len(shape) != 3 or any(n < 1 or n % ModelConfig.STRIDE for n in shape):
                 raise TrainingError(f"window shape {shape}: expected three multiples of {ModelConfig.STRIDE}")
-        for name in ("synthetic", "field_of_view", "slab", "organs"):
+        for name in ("synthetic", "field_of_view", "slab", "organs", "arms"):
             if not 0 <= getattr(self, name) <= 1:
                 raise TrainingError(f"{name} {getattr(self, name)}: expected a share from 0 to 1")
         if len(self.slab_voxels) != 2 or not 1 <= self.slab_voxels[0] <= self.slab_voxels[1]:
@@ -199,7 +202,14 @@ def draw_window(
     shape = tuple(
         max(1, min(e, round(n / scale))) for e, n, scale in zip(extent, case.image.shape, scales, strict=True)
     )
+    wide = chance(generator, config.arms)
+    if wide:  # arms need room: air beside the scan
+        shape = (shape[0], *extent[1:])
     image, tissue = warp(case.image, case.tissue, _grid(case, shape, linear_map, warped, config, generator))
+    if wide:
+        beside = tissue == OUTSIDE
+        added = beside | add_arms(tissue.masked_fill_(beside, AIR), case.tissues, generator)
+        image = torch.where(added, case.tissues.mean[tissue.int()], image)
     if extent[1:] != window[1:]:
         seen = draw_cylinder(shape, generator)
         if seen is not None:
