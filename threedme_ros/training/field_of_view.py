@@ -15,8 +15,10 @@ from .draws import chance, integer, uniform
 FLUSH = 0.5
 """Share of boxes that begin where the window begins, as a prepared volume does."""
 CYLINDER = 0.3
-LEAST_SIDE = 0.5
-"""A cut-off side keeps at least this share of the window."""
+LEAST_SIDE, LEAST_DEPTH = 0.5, 0.25
+"""A cut-off side, and a slab, keep at least this share of the window."""
+SLAB_WINDOW = 1.25
+"""The deepest window that shows slabs, in depths of the thickest slab."""
 
 
 def draw_extent(
@@ -28,12 +30,14 @@ def draw_extent(
 ) -> tuple[int, int, int]:
     """The size (D, H, W) of the box that is seen in a ``window``.
 
-    slab: chance of few slices, log-uniform between ``slab_voxels``, in windows at most twice as deep as the deepest of
-    them; cut: chance of cut-off sides (and of fewer slices).
+    slab: chance of few slices, log-uniform between ``slab_voxels``; not in windows much deeper than the most of them,
+    and never less than a `LEAST_DEPTH` of the window: padding teaches little for what it costs. cut: chance of cut-off
+    sides (and of fewer slices).
     """
     extent = list(window)
-    thinnest, thickest = (min(n, window[0]) for n in slab_voxels)
-    if window[0] <= 2 * slab_voxels[1] and chance(generator, slab):
+    thinnest = min(max(slab_voxels[0], round(LEAST_DEPTH * window[0])), window[0])
+    thickest = max(thinnest, min(slab_voxels[1], window[0]))
+    if window[0] <= SLAB_WINDOW * slab_voxels[1] and chance(generator, slab):
         extent[0] = round(math.exp(uniform(generator, math.log(thinnest), math.log(thickest))))
     if chance(generator, cut):
         for axis in (1, 2):

@@ -136,14 +136,18 @@ def acquire(
 
 
 def percentile_window(image: Tensor, ignored: Tensor, generator: torch.Generator) -> Tensor:
-    """Stretched to [-1, 1] between low and high percentiles, as the preprocess does for modalities without a unit."""
+    """Stretched to [-1, 1] between low and high percentiles, as the preprocess does for modalities without a unit.
+
+    About those of `Preprocessing`: a window is a part of the volume whose percentiles count.
+    """
     step = 3
     start = [integer(generator, 0, min(step, n) - 1) for n in image.shape]
     cut = tuple(slice(s, None, step) for s in start)
     values = image[cut][~ignored[cut]]
     if len(values) < 32:
         return image
-    low, high = torch.quantile(values, torch.tensor([0.005, 0.995])).tolist()
+    share = torch.tensor([uniform(generator, 0.0, 0.01), uniform(generator, 0.985, 0.999)])
+    low, high = torch.quantile(values, share).tolist()
     if high - low < 1e-3:
         return image
     return ((image - low) * (2 / (high - low)) - 1).clamp_(-1, 1)
