@@ -61,5 +61,5 @@ def test_the_segmenter_gives_its_labels_on_the_input_grid(saved, anatomy):
     with torch.inference_mode():
         expected, _ = model.predict(torch.nn.functional.pad(x, pad, value=-1.0))
     d, h, w = x.shape[2:]
-    agreement = (found.labels.voxels.T == expected[0, :d, :h, :w].numpy()).mean()
+    agreement = (expected[0, :d, :h, :w].numpy() == found.labels.voxels.T).mean()
     assert agreement > 0.999
