@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from threedme_ros.igtl import content
-from threedme_ros.igtl.link import Client, Links, LinkSettings, Server
+from threedme_ros.igtl.link import MAX_KEYS, Client, Link, Links, LinkSettings, Server
 from threedme_ros.igtl.wire import Limits
 
 pyigtl = pytest.importorskip("pyigtl", reason="pyigtl is not installed: pip install 'threedme_ros[igtl]'")
@@ -134,6 +134,21 @@ def test_everyone_gets_what_is_sent_and_late_joiners_what_is_kept(server, links)
             assert data.removesuffix(b"pose").endswith(b"new" * 100)
         with connect(server) as late:
             assert read_exactly(late, 300) == b"new" * 100
+
+
+def test_names_without_end_do_not_fill_the_memory(links):
+    """Structures and frames are named by whoever publishes them."""
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname()),
+        listener.accept()[0] as ours,
+    ):
+        link = Link(ours, "slow", links.settings, links.listener)  # nobody writes yet: all of it waits
+        for number in range(3 * MAX_KEYS):
+            links.send(f"structure {number}", b"x", keep=True)
+            link.send(f"structure {number}", b"x")
+        newest = [f"structure {number}" for number in range(2 * MAX_KEYS, 3 * MAX_KEYS)]
+        assert list(links._kept) == list(link._outbox) == newest
 
 
 def test_a_peer_that_takes_nothing_holds_nobody_up_and_is_let_go(server, links, recorder):

@@ -16,6 +16,8 @@ from threedme_ros.igtl.wire import Frame, Limits, StreamError, read_frame
 
 DEFAULT_PORT = 18944
 FIRST_RETRY_S, LAST_RETRY_S = 0.5, 10.0
+MAX_KEYS = 1024
+"""Contents that wait for a peer, and that are kept for those to come: names are the senders' choice, memory is ours."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Link:
     def send(self, key: str, message: bytes) -> None:
         """Queue a packed message; it takes the place of one with the same ``key`` that still waits."""
         with self._changed:
-            self._outbox[key] = message
+            _put(self._outbox, key, message)
             self._changed.notify()
 
     def close(self) -> None:
@@ -140,7 +142,7 @@ class Links:
         """Never waits. ``key``: names the content; a peer that is too slow for all of it gets the newest."""
         with self._lock:
             if keep:
-                self._kept[key] = message
+                _put(self._kept, key, message)
             for link in self._links:
                 link.send(key, message)
 
@@ -171,6 +173,13 @@ class Links:
             links = list(self._links)
         for link in links:
             link.close()
+
+
+def _put(messages: dict[str, bytes], key: str, message: bytes) -> None:
+    """Of too many keys the oldest goes."""
+    messages[key] = message
+    if len(messages) > MAX_KEYS:
+        del messages[next(iter(messages))]
 
 
 class Server:

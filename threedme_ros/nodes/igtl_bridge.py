@@ -29,7 +29,7 @@ from sensor_msgs.msg import CompressedImage
 from visualization_msgs.msg import MarkerArray
 
 from threedme_ros.igtl import content, poses
-from threedme_ros.igtl.link import DEFAULT_PORT, Client, Links, LinkSettings, Server
+from threedme_ros.igtl.link import DEFAULT_PORT, MAX_KEYS, Client, Links, LinkSettings, Server
 from threedme_ros.igtl.wire import ContentError, Frame, Limits, require_pyigtl
 from threedme_ros.nodes.diagnostics import diagnostics_message
 from threedme_ros.nodes.entry import run_node
@@ -220,6 +220,8 @@ class IgtlBridge(Node):
                 mesh = mesh_of_marker(marker)
                 if mesh is None and marker.ns not in self._shown:
                     return
+                if marker.ns not in self._shown and len(self._shown) >= MAX_KEYS:
+                    raise ContentError(f"structure {marker.ns[:40]!r}: expected at most {MAX_KEYS} of them")
                 vertices, faces = mesh if mesh is not None else ((), ())
                 device = content.device_for(marker.ns)
                 packed = content.polydata_bytes(vertices, faces, device, _seconds(marker.header.stamp))
