@@ -21,6 +21,8 @@ from .palette import Palette
 
 NOISE_SPARE = 24
 """Voxels by which the noise is larger than the canvas, so that every shape gets a part of its own."""
+NOISE_LIMIT = 2.5
+"""Noise is clipped there, so that a rough shape keeps to its box."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +82,7 @@ class Canvas:
             self.shift[axis] -= bent * (1 - front**2 * (3 - 2 * front))
         self.z, self.y, self.x = (s + u for s, u in zip(straight, self.shift, strict=True))
         larger = [n + NOISE_SPARE for n in shape]
-        self._noise = [smooth_noise(rng, larger, c) for c in (7, 13)]
+        self._noise = [np.clip(smooth_noise(rng, larger, c), -NOISE_LIMIT, NOISE_LIMIT) for c in (7, 13)]
         self.tissue = np.full(shape, palette["air"], np.uint8)
 
     def voxel(self, points: np.ndarray) -> np.ndarray:
@@ -115,7 +117,7 @@ class Canvas:
         self, centre: Sequence[float], radii: Sequence[float], turn: Sequence[float] = (0, 0, 0), rough: float = 0.0
     ) -> Shape:
         """turn: degrees about x, then y, then z. rough: mm of smooth noise on the surface."""
-        reach = max(radii) + 2 * rough if any(turn) else np.asarray(radii) + 2 * rough
+        reach = max(radii) + NOISE_LIMIT * rough if any(turn) else np.asarray(radii) + NOISE_LIMIT * rough
         box = self.box(np.subtract(centre, reach), np.add(centre, reach))
         rx, ry, rz = np.radians(turn)
         cx, sx, cy, sy, cz, sz = np.cos(rx), np.sin(rx), np.cos(ry), np.sin(ry), np.cos(rz), np.sin(rz)
@@ -138,7 +140,7 @@ class Canvas:
         power: 2 for ellipses, more for boxier sections. Flat ends.
         """
         table = np.asarray(knots, np.float32)
-        half = table[:, 3:5] + 2 * rough
+        half = table[:, 3:5] + NOISE_LIMIT * rough
         low = [(table[:, 1] - half[:, 0]).min(), (table[:, 2] - half[:, 1]).min(), table[0, 0]]
         high = [(table[:, 1] + half[:, 0]).max(), (table[:, 2] + half[:, 1]).max(), table[-1, 0]]
         box = self.box(low, high)

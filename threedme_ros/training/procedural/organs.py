@@ -56,10 +56,10 @@ def _outside(canvas: Canvas, shape: Shape, box: tuple[slice, slice, slice]) -> n
 def paint_spleen(canvas: Canvas, trunk: Trunk) -> None:
     """A crescent on the left wall under the diaphragm."""
     rng, dome = canvas.rng, trunk.habitus.rise_mm
-    size = rng.uniform(0.85, 1.3)
+    size = rng.uniform(0.75, 1.15)
     centre = np.array((-108, -12, 222 + dome)) + rng.normal(0, (3, 5, 8))
     spleen = canvas.ellipsoid(centre, np.array((46, 60, 66)) * size, (20 + rng.normal(0, 8), 0, 0), rough=4)
-    crescent = canvas.ellipsoid(centre + (52, 30, 0), np.array((52, 54, 75)) * rng.uniform(0.85, 1.05), rough=4)
+    crescent = canvas.ellipsoid(centre + (60, 34, 0), np.array((52, 54, 75)) * rng.uniform(0.85, 1.05), rough=4)
     spleen = spleen.intersect(np.maximum(trunk.abdomen[spleen.box] + 4, _outside(canvas, crescent, spleen.box)))
     canvas.paint("spleen", spleen, canvas.is_any(spleen.box, *FREE))
 
@@ -136,7 +136,7 @@ def paint_pancreas(canvas: Canvas, trunk: Trunk) -> None:
 def paint_stomach(canvas: Canvas, trunk: Trunk) -> None:
     """Stomach and duodenum. The patient lies on the back: gas collects in front."""
     rng, dome, depth = canvas.rng, trunk.habitus.rise_mm, trunk.habitus.depth
-    fill = rng.uniform(0.55, 1.2)
+    fill = rng.uniform(0.3, 1.15)
     sag = rng.normal(-6, 16) + 0.8 * dome
     oesophagus = np.array([(-8, 12, 420), (-8, 14, 330), (-12, 22, 285), (-20, 26, 262)], float)
     canvas.paint("oesophagus", canvas.tube(oesophagus, 7.5))
@@ -189,7 +189,7 @@ def paint_bladder(canvas: Canvas, trunk: Trunk) -> None:
     """Bladder on the pelvic floor behind the pubis, prostate below or uterus behind it."""
     rng, male = canvas.rng, trunk.habitus.male
     volume = float(rng.uniform(50**0.5, 520**0.5) ** 2)
-    radius = (1.25 * volume * 1000 * 3 / 4 / np.pi) ** (1 / 3)
+    radius = (1.1 * volume * 1000 * 3 / 4 / np.pi) ** (1 / 3)
     radii = radius * np.array((1.12, 0.98, 0.92)) * rng.uniform(0.93, 1.07, 3)
     base = -98 + (6 if male else 0)
     centre = np.array((rng.normal(0, 3), min(30 + rng.normal(0, 4), 78 - radii[1]), base + radii[2]))

@@ -104,14 +104,16 @@ def rib_curve(trunk: Trunk, spine: Spine, level: str, side: int, rng: np.random.
     drop = {12: 72.0, 11: 112.0}.get(number, 136.0) * rng.uniform(0.85, 1.15)
     t = np.linspace(0, end, 24)
     angle = np.pi * (0.12 + 0.88 * t)  # 0 is straight behind, pi straight ahead
-    z = start_z - 8 - (drop - 8) * np.minimum(t / 0.72, 1) ** 0.9
+    z = start_z - 10 - (drop - 10) * np.minimum(t / 0.72, 1) ** 0.95
     a, front, back = (trunk.at(z, c) for c in (1, 2, 3))
     middle, half = (front - back) / 2, (front + back) / 2
     x = side * (a - 8) * np.sin(angle) ** 0.87
     y = middle - (half - 8) * np.sign(np.cos(angle)) * np.abs(np.cos(angle)) ** 0.87
     points = np.stack([x, y, z], 1)
-    head = np.array([(side * 18, -17, start_z), (side * 32, -32, start_z - 3)])
-    points = np.concatenate([head, points[np.abs(points[:, 0]) > 40]])
+    # the neck runs in front of the back muscles and reaches the wall beside them
+    neck = np.array([(18, -17, start_z), (33, -33, start_z - 2), (62, -46, start_z - 9), (80, -54, start_z - 16)])
+    far = (np.abs(points[:, 0]) > 94) | (points[:, 1] > 0)
+    points = np.concatenate([neck * (side, 1, 1), points[far]])
     return points, number <= 10
 
 

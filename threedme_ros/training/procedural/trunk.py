@@ -75,9 +75,13 @@ class Trunk:
     def __init__(self, canvas: Canvas, habitus: Habitus) -> None:
         self.habitus = habitus
         self.profile = self._profile(canvas.rng)
-        self.shell = self._section(canvas, 1, 2.4)
-        self.cavity = self._section(canvas, 4, 2.3)
-        self.dome = self._dome(canvas, float(canvas.rng.uniform(2.0, 4.2)))
+        boxy = float(canvas.rng.uniform(-0.15, 0.35))
+        furrow = float(canvas.rng.uniform(2, 12))
+        self.shell = self._section(canvas, 1, 2.25 + boxy)
+        along = np.exp(-((canvas.x / 16) ** 2) - ((canvas.z - 60) / 130) ** 2)
+        self.shell += furrow * along * (canvas.y < 0)
+        self.cavity = self._section(canvas, 4, 2.2 + boxy)
+        self.dome = self._dome(canvas)
         self.abdomen = np.maximum(self.cavity, self.dome)
 
     def _profile(self, rng: np.random.Generator) -> np.ndarray:
@@ -98,26 +102,26 @@ class Trunk:
     def _section(self, canvas: Canvas, column: int, power: float) -> np.ndarray:
         a, front, back = (self.at(canvas.z, c).astype(np.float32) for c in range(column, column + 3))
         y = canvas.y - (front - back) / 2
-        unit = np.abs(canvas.x / a) ** power + np.abs(y * 2 / (front + back)) ** power
-        unit = np.maximum(unit, 1e-6) ** (1 / power)
+        u, v = np.abs(canvas.x / a), np.abs(y * 2 / (front + back))
+        round_front = np.maximum(u**power + v**power, 1e-6) ** (1 / power)
+        flat_back = np.maximum(u ** (power + 0.7) + v ** (power + 0.7), 1e-6) ** (1 / (power + 0.7))
+        unit = np.where(y > 0, round_front, flat_back)
         return np.hypot(canvas.x, y) * (1 - 1 / unit)
 
-    def _dome(self, canvas: Canvas, power: float) -> np.ndarray:
-        """Below the diaphragm: two domes, the right one higher, that meet the wall lower behind than in front.
-
-        power: 2 for domes that slope down to the wall, 4 for such that lie against it.
-        """
+    def _dome(self, canvas: Canvas) -> np.ndarray:
+        """Below the diaphragm: two domes, the right one higher, that meet the wall lower behind than in front."""
+        power, recess = canvas.rng.uniform(1.1, 2.2), canvas.rng.normal(12, 15)
         x, y, z = canvas.x, canvas.y, canvas.z
         a, front, back = (float(self.at(260, c)) for c in (4, 5, 6))
         middle = (front - back) / 2
         v = (y - middle) * 2 / (front + back)
         radius = np.minimum((np.abs(x) / a) ** 2 + v**2, 1)
-        edge = 212 + 38 * np.clip(v, 0, 1) - 28 * np.clip(-v, 0, 1)
+        edge = 212 + recess + 38 * np.clip(v, 0, 1) - 28 * np.clip(-v, 0, 1)
         right = np.exp(-(((x - 72) / 62) ** 2) - ((y - 25) / 90) ** 2)
         left = np.exp(-(((x + 76) / 58) ** 2) - ((y - 20) / 90) ** 2)
         rise = self.habitus.rise_mm
         top = 268 + rise + 34 * right + 20 * left
-        height = edge + (top - edge) * (1 - radius ** (power / 2 + 0.1))
+        height = edge + (top - edge) * (1 - radius**power)
         return (z - height + 2.5 * canvas.noise(canvas.whole())).astype(np.float32)
 
     def wall(self, box: tuple[slice, slice, slice], thickness: float) -> np.ndarray:
@@ -131,7 +135,7 @@ def paint_frame(canvas: Canvas, trunk: Trunk) -> None:
     hips = np.exp(-(((z + 60) / 110) ** 2)) * (h.hips - 0.5)
     behind = np.clip(-y / 80, 0, 1)
     chest = np.clip((z - 190) / 120, 0, 1)
-    fat = h.fat_mm * (0.75 + 0.5 * hips + 0.35 * behind - 0.45 * chest) * (1 + 0.12 * canvas.noise(box)) + 2
+    fat = h.fat_mm * (0.75 + 0.5 * hips + 0.35 * behind - 0.45 * chest) * (1 + 0.07 * canvas.noise(box)) + 2
     skin = trunk.shell - np.maximum(fat, 3)
     tissue, name = canvas.tissue, canvas.palette
     tissue[skin < 0] = name["skin"]
