@@ -51,6 +51,8 @@ STRUCTURE = Anatomy([Structure(1, "prompt", (255, 210, 40), 0.0, Role.CONTEXT)])
 CLICK_DIAMETER_M = 0.008
 GREEN, RED = ColorRGBA(r=0.2, g=0.9, b=0.2, a=1.0), ColorRGBA(r=0.95, g=0.1, b=0.1, a=1.0)
 UPDATE = object()
+MAX_CLICKS = 100
+"""More on one structure is no person: every click costs as much as all before it."""
 
 
 class ClickError(ValueError):
@@ -75,6 +77,8 @@ class Session:
             raise ClickError(f"point ({text}) m in {self.volume.frame_id}: expected one inside the volume")
         if not (foreground or any(self.foreground)):
             raise ClickError("a background click with nothing to correct: expected a click inside a structure first")
+        if len(self.points_m) >= MAX_CLICKS:
+            raise ClickError(f"{len(self.points_m)} clicks on this structure: expected at most {MAX_CLICKS}")
         return replace(
             self, points_m=(*self.points_m, tuple(point_m.tolist())), foreground=(*self.foreground, foreground)
         )
