@@ -7,7 +7,7 @@ pytest.importorskip("rclpy")
 from geometry_msgs.msg import Point, PointStamped
 from std_msgs.msg import Header
 
-from threedme_ros.nodes.prompting import ClickError, Prompting, Session
+from threedme_ros.nodes.prompting import MAX_CLICKS, ClickError, Prompting, Session
 from threedme_ros.phantom import phantom
 from threedme_ros.volume import MM_PER_M, Volume
 
@@ -126,3 +126,11 @@ def test_a_background_click_needs_a_structure_to_correct(volume):
     with pytest.raises(ClickError, match="inside a structure first"):
         session.clicked(middle_m(volume), False)
     assert session.clicked(middle_m(volume), True).clicked(middle_m(volume), False).foreground == (True, False)
+
+
+def test_a_flood_of_clicks_ends(volume):
+    session = Session(volume, Header(frame_id="patient"))
+    for _ in range(MAX_CLICKS):
+        session = session.clicked(middle_m(volume), True)
+    with pytest.raises(ClickError, match=f"{MAX_CLICKS} clicks on this structure: expected at most {MAX_CLICKS}"):
+        session.clicked(middle_m(volume), True)
