@@ -34,7 +34,7 @@ lint: $(STAMP)
 $(STAMP): setup.py setup.cfg package.xml constraints.txt
 	@echo "Setting up $(VENV): a few minutes, once, and about 4 GB."
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[ros,openvino,igtl,dicom,planning,train,test]"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[ros,openvino,igtl,dicom,planning,record,train,test]"
 	touch $@
 
 clean:

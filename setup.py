@@ -76,6 +76,8 @@ setup(
         "dicom": ["pynetdicom>=3.0"],
         # for `threedme demo-planning` at the desk; coal needs numpy 2, so not beside apt's cv_bridge
         "planning": ["coal>=3.0.1", "ompl>=2.0"],
+        # `record` of the perception node and `threedme replay`
+        "record": ["rosbags>=0.10"],
         "train": ["lightning>=2.4", "monai>=1.4", "tensorboard>=2.17", "torch-geometric>=2.6"],
         "test": [
             "hypothesis>=6.100",

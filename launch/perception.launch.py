@@ -1,6 +1,6 @@
 """The robot: the perception node, RViz with rviz:=true, the planning scene with moveit:=true. On Jazzy and Kilted.
 
-`checkpoint`, `engine`, `device` and `autostart` win over the parameter file where they are given.
+`checkpoint`, `engine`, `device`, `record` and `autostart` win over the parameter file where they are given.
 """
 
 import os
@@ -14,7 +14,7 @@ from launch_ros.parameter_descriptions import ParameterValue
 from launch_ros.substitutions import FindPackageShare
 
 CONFIG = [FindPackageShare("threedme_ros"), "config"]
-OVERRIDES = {"checkpoint": str, "engine": str, "device": str, "autostart": bool}
+OVERRIDES = {"checkpoint": str, "engine": str, "device": str, "record": str, "autostart": bool}
 RVIZ_TOPICS = ("anatomy/markers", "anatomy/points", "anatomy/obstacles", "overlay", "prompt/markers")
 # Fast DDS 3 (from Kilted on) renamed the variable and warns about the old name; 2.14 (Jazzy) knows only the old one.
 PROFILES, OTHER_PROFILES = "FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE"
@@ -58,6 +58,9 @@ def generate_launch_description():
             ),
             DeclareLaunchArgument(
                 "device", default_value="", description="auto, cpu, cuda ...; empty: as in params_file"
+            ),
+            DeclareLaunchArgument(
+                "record", default_value="", description="folder for a bag of everything; empty: as in params_file"
             ),
             DeclareLaunchArgument(
                 "autostart",

@@ -25,7 +25,7 @@ from threedme_ros.nodes.qos import RESULTS
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "threedme_ros"
-ARGUMENTS = {"params_file", "checkpoint", "engine", "device", "namespace", "rviz", "autostart"}
+ARGUMENTS = {"params_file", "checkpoint", "engine", "device", "namespace", "rviz", "autostart", "record"}
 ARGUMENTS |= {"moveit", "planning_scene_file"}
 PARAMETERS = {"perception": PerceptionParameters, "volume_player": PlayerParameters}
 MODULES = (

@@ -46,6 +46,7 @@ OPTIONAL = {
     "monai",
     "tensorboard",
     "torch_geometric",
+    "rosbags",
 }
 MODULES = sorted(ROOT.rglob("*.py"))
 

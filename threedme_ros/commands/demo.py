@@ -17,6 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine", default="auto", help="auto, or what to try first: tensorrt, openvino, onnxruntime, torch"
     )
+    parser.add_argument("--record", type=Path, help="folder for a bag of every volume and result; see threedme replay")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -38,6 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
                 checkpoint=arguments.checkpoint,
                 engine=arguments.engine,
                 volumes=arguments.volumes,
+                record=str(arguments.record.resolve()) if arguments.record else "",
                 say=tqdm.write,
                 progress=progress,
             )

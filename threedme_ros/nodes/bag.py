@@ -78,6 +78,12 @@ def typestore(kinds: set[str]):
     return store
 
 
+def standard_types():
+    """rosbags' own Typestore of the messages that ROS 2 ships: to read a bag where no ROS is installed."""
+    typesys = _rosbags("typesys")
+    return typesys.get_typestore(typesys.Stores.ROS2_KILTED)
+
+
 def _inner(fields) -> Iterator[str]:
     """Names of the types in rosbags' field descriptions, (field, (node, value)) each."""
     for _, (node, value) in fields:

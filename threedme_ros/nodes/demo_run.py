@@ -67,18 +67,21 @@ def run_demo(
     checkpoint: str = "",
     engine: str = "auto",
     volumes: int = 5,
+    record: str = "",
     say: Callable[[str], None] = print,
     progress: Callable[[int], None] = lambda segmented: None,
 ) -> DemoResults:
     """Play ``source`` until at least ``volumes`` are segmented; everything in the result came over DDS.
 
-    say: gets lines of text. progress: gets the number of volumes segmented so far. Raises DemoError.
+    record: folder for a recording of the node, or empty. say: gets lines of text. progress: gets the number of volumes segmented so far. Raises DemoError.
     """
     case = demo_case(source, say)
     with tempfile.TemporaryDirectory(prefix="threedme_demo_") as folder, NodeProcesses(Path(folder)) as processes:
         say(f"starting perception and player in ROS domain {processes.domain_id}")
         # the player repeats one CT: with updates on, the network would see it once and the latency would say nothing
-        perception = processes.start("perception", checkpoint=checkpoint, engine=engine, incremental=False)
+        perception = processes.start(
+            "perception", checkpoint=checkpoint, engine=engine, record=record, incremental=False
+        )
         inbox = _Inbox(processes)
         inbox.wait(lambda: inbox.value("state") == "active", START_TIMEOUT_S, "the perception node to be active")
         player = processes.start("volume_player", source=case.player_source, rate=RATE_HZ)

@@ -9,13 +9,14 @@ import sqlite3
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from rclpy.serialization import serialize_message
 from std_msgs.msg import String
 
 from threedme_ros.nodes.bag import BagWriter, typestore
+from threedme_ros.nodes.parameters import ParameterError
 
 SESSION = "recording"
 """The topic, below the node's name, of the first message: a String, JSON, which topic holds what."""
@@ -236,3 +237,25 @@ class Tape:
 def type_name(kind: type) -> str:
     """sensor_msgs.msg.CompressedImage -> "sensor_msgs/msg/CompressedImage"."""
     return f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
+
+
+def with_record_parameter(argv: Sequence[str]) -> list[str]:
+    """``argv`` with a plain ``--record DIR`` as the ROS parameter it stands for.
+
+    ParameterError if DIR is missing.
+    """
+    plain, folder = [], None
+    arguments = iter(argv)
+    for argument in arguments:
+        if argument == "--record":
+            folder = next(arguments, "")
+        elif argument.startswith("--record="):
+            folder = argument.partition("=")[2]
+        else:
+            plain.append(argument)
+            continue
+        if not folder or folder.startswith("-"):
+            raise ParameterError(f"--record {folder!r}: expected a folder")
+    if folder is None:
+        return plain
+    return [*plain, "--ros-args", "-p", f"record:={json.dumps(str(Path(folder).expanduser().resolve()))}"]
