@@ -8,7 +8,7 @@ from pathlib import Path
 NAMES = ("masking", "few-labels", "ablation")
 GENERALISATION = "generalisation"
 SEEDS = (0, 1, 2)
-RECIPE = "config/tasks/demo_abdomen.yaml"
+FIRST_RECIPE, RECIPE = "config/tasks/phantoms.yaml", "config/tasks/demo_abdomen.yaml"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,9 +24,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     steps.add_argument("--pretrain-steps", type=int, help="self-supervised steps of one window each")
     steps.add_argument("--train-steps", type=int, help="supervised steps of one window each")
     runs = parser.add_argument_group(GENERALISATION)
-    runs.add_argument("--only", nargs="+", metavar="RUN", help="NETWORK-SEED-PATIENT, e.g. small-20-A; default: all")
+    runs.add_argument(
+        "--only", nargs="+", metavar="RUN", help="NETWORK-SEED-PATIENT or NETWORK-SEED-phantoms; default: all"
+    )
     runs.add_argument("--task", type=Path, help=f"the recipe of every run (default: {RECIPE})")
+    runs.add_argument("--first-task", type=Path, help=f"the recipe of its first stage (default: {FIRST_RECIPE})")
     runs.add_argument("--minutes", type=float, help="budget of every run; overrides the recipe's")
+    runs.add_argument("--first-minutes", type=float, help="budget of its first stage; overrides the recipe's")
     runs.add_argument("--clock", choices=("cpu", "wall"), default="cpu", help="what they are counted in (default: cpu)")
     runs.add_argument("--threads", type=int, default=1, help="of the process that trains (default: 1)")
     runs.add_argument("--train-only", action="store_true", help="evaluate nothing, write no table")
@@ -78,7 +82,13 @@ def _generalisation(arguments: argparse.Namespace) -> int:
     torch.set_num_threads(arguments.threads)
     torch.set_flush_denormal(True)  # they are ten times slower than zero
     output = arguments.output or Path("runs/generalisation")
-    options = {"minutes": arguments.minutes, "clock": arguments.clock, "say": tqdm.write}
+    options = {
+        "first_recipe": arguments.first_task or share_path(FIRST_RECIPE),
+        "minutes": arguments.minutes,
+        "first_minutes": arguments.first_minutes,
+        "clock": arguments.clock,
+        "say": tqdm.write,
+    }
     try:
         results = train_and_evaluate(
             runs, arguments.task or share_path(RECIPE), output, evaluated=not arguments.train_only, **options

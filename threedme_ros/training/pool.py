@@ -42,8 +42,9 @@ def validation_windows(
     seed = task.seed + VALIDATION_SEED
     count = min(task.phantoms.count, VALIDATION_PHANTOMS)
     drawn = phantoms(count, seed, anatomy, preprocessing)
-    halves = replace(task, phantoms=replace(task.phantoms, count=count, share=0.5 if count else 0.0))
-    pool = _pool(halves, [replace(case, real=False) for case in patients], drawn)
+    if patients:
+        task = replace(task, phantoms=replace(task.phantoms, count=count, share=0.5 if count else 0.0))
+    pool = _pool(task, [replace(case, real=False) for case in patients], drawn)
     stream = WindowStream(pool.cases, pool.weights, task.windows, seed, VALIDATION_WINDOWS)
     return [stream[i] for i in range(len(stream))]
 
@@ -61,6 +62,8 @@ def phantoms(count: int, seed: int, anatomy: Anatomy, preprocessing: Preprocessi
 
 
 def _pool(task: Task, patients: Sequence[TrainingCase], drawn: Sequence[TrainingCase]) -> Pool:
+    if not patients:
+        return Pool(tuple(drawn), (1.0,) * len(drawn))
     weights = [task.cases.get(case.name, 1.0) for case in patients]
     total = sum(weights)
     shares = [(1 - task.phantoms.share) * weight / total for weight in weights]

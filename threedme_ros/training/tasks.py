@@ -20,7 +20,10 @@ PRECISIONS = ("bf16", "fp32")
 
 @dataclass(frozen=True)
 class Phantoms:
-    """Procedural cases beside the patients: how many are made, and the share of the windows that comes from them."""
+    """Procedural cases beside the patients: how many are made, and the share of the windows that comes from them.
+
+    A share of 1 is a run on phantoms alone.
+    """
 
     count: int = 0
     share: float = 0.0
@@ -29,8 +32,8 @@ class Phantoms:
         if type(self.count) is not int or not 0 <= self.count < 2**16:
             raise TrainingError(f"phantoms count {self.count!r}: expected an integer from 0 to below 2**16")
         share = self.share
-        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share < 1:
-            raise TrainingError(f"phantoms share {share!r}: expected a number from 0 to below 1")
+        if isinstance(share, bool) or not isinstance(share, (int, float)) or not 0 <= share <= 1:
+            raise TrainingError(f"phantoms share {share!r}: expected a number from 0 to 1")
         if (self.count > 0) != (share > 0):
             raise TrainingError(f"phantoms count {self.count}, share {share}: expected both above 0, or neither")
 
@@ -82,8 +85,12 @@ class Task:
             raise TrainingError(f"clock {self.clock!r}: expected one of {sorted(CLOCKS)}")
         if self.precision not in PRECISIONS:
             raise TrainingError(f"precision {self.precision!r}: expected one of {PRECISIONS}")
-        if not isinstance(self.cases, Mapping) or not self.cases or not all(w > 0 for w in self.cases.values()):
-            raise TrainingError(f"cases {self.cases!r}: expected a positive weight for at least one sample case")
+        if not isinstance(self.cases, Mapping) or not all(w > 0 for w in self.cases.values()):
+            raise TrainingError(f"cases {self.cases!r}: expected a positive weight for each sample case")
+        if bool(self.cases) != (self.phantoms.share < 1):
+            raise TrainingError(
+                f"cases {self.cases!r} and a phantoms share of {self.phantoms.share}: expected cases, or a share of 1"
+            )
 
     def as_dict(self) -> dict:
         """Plain values, for a checkpoint's provenance."""

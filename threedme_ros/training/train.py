@@ -26,7 +26,7 @@ from threedme_ros.share import share_path
 
 from .clock import CLOCKS, Stopwatch
 from .data import TrainingCase, WindowStream
-from .networks import network_names, save_network
+from .networks import load_network, network_names, save_network
 from .pool import training_pool, validation_windows
 from .tasks import Task, load_task
 from .trainer import Trainer
@@ -43,18 +43,23 @@ def run(
     preprocessing: Preprocessing,
     folder: Path,
     *,
+    initial: Path | None = None,
     max_steps: int | None = None,
     resume: bool = False,
     say: Callable[[str], None] = print,
 ) -> Path:
     """Train and write ``folder``/checkpoint.safetensors; returns its path.
 
-    cases: the patients; the task's phantoms are made here, before the budget begins. max_steps: a budget in steps
+    cases: the patients; the task's phantoms are made here, before the budget begins. initial: a checkpoint of the same
+    network, whose weights it starts from (CheckpointError if they do not fit). max_steps: a budget in steps
     instead of minutes, which makes a run repeatable bit for bit. resume: go on from ``folder``/state.pt. On a
     non-finite loss the last good state and checkpoint stay, and TrainingError is raised.
     """
     folder.mkdir(parents=True, exist_ok=True)
     trainer = Trainer.create(task, anatomy.num_classes)
+    started_from = load_network(initial) if initial else None
+    if started_from is not None:
+        trainer.start_from(started_from)
     if resume:
         trainer.load_state(folder / STATE_FILE)
     windows = validation_windows(task, cases, anatomy, preprocessing)
@@ -82,6 +87,7 @@ def run(
         say(f"step {trainer.step}, {report['minutes']} min: loss {report['loss']:.3f}, Dice {dice}")
         trainer.save_state(folder / STATE_FILE)
         provenance = _provenance(task, cases, trainer, report)
+        provenance["initial"] = started_from and {"checkpoint": started_from.hash, **started_from.provenance}
         save_network(folder / CHECKPOINT_FILE, trainer.average.model, anatomy, preprocessing, provenance)
 
     watch = Stopwatch(task.clock)
@@ -135,6 +141,7 @@ def _provenance(task: Task, cases: Sequence[TrainingCase], trainer: Trainer, rep
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", type=Path, default=None, help="task YAML (default: config/tasks/demo_abdomen.yaml)")
     parser.add_argument("--output", type=Path, default=Path("runs/demo"), help="folder of the run (default: runs/demo)")
+    parser.add_argument("--initial", type=Path, default=None, help="a checkpoint whose weights it starts from")
     parser.add_argument("--model", choices=network_names(), default=None, help="overrides the task's")
     parser.add_argument("--minutes", type=float, default=None, help="budget on the clock; overrides the task's")
     parser.add_argument("--clock", choices=sorted(CLOCKS), default=None, help="overrides the task's")
@@ -164,8 +171,8 @@ def main(arguments: argparse.Namespace) -> int:
         for case in cases:
             print(f"case {case.name}: {tuple(case.image.shape)} voxels (D, H, W), {len(case.tissues)} tissues")
         checkpoint = run(
-            task, cases, anatomy, preprocessing, arguments.output, max_steps=arguments.steps, resume=arguments.resume,
-            say=tqdm.write,
+            task, cases, anatomy, preprocessing, arguments.output, initial=arguments.initial,
+            max_steps=arguments.steps, resume=arguments.resume, say=tqdm.write,
         )  # fmt: skip
     except (ValueError, OSError, SampleError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -14,11 +14,13 @@ from pickle import UnpicklingError
 import torch
 from torch import Tensor, nn
 
+from threedme_ros.model.checkpoint import Checkpoint
 from threedme_ros.model.layers import freeze_norms
 
 from .data import TrainingError
 from .losses import dice_cross_entropy
 from .networks import Network, build_network, logits_and_target
+from .peer_checkpoint import PeerCheckpoint
 from .precision import keep_norms_in_fp32, keep_thin_convolutions_in_fp32
 from .tasks import Task
 
@@ -77,6 +79,13 @@ class Trainer:
         groups = [{"params": matrices, "weight_decay": task.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
         optimiser = torch.optim.AdamW(groups, lr=task.learning_rate, betas=(0.9, 0.98), foreach=True)
         return cls(task, model, MovingAverage(model, task.ema_decay), optimiser)
+
+    def start_from(self, checkpoint: Checkpoint | PeerCheckpoint) -> None:
+        """Begin with the weights of ``checkpoint``; TrainingError if it holds another network."""
+        if checkpoint.config != self.model.config:
+            raise TrainingError(f"initial network {checkpoint.config}: expected {self.model.config}")
+        self.model.load_state_dict(checkpoint.build().state_dict())
+        self.average = MovingAverage(self.model, self.task.ema_decay)
 
     def train_step(self, image: Tensor, labels: Tensor, progress: float) -> float:
         """One window batch (B, 1, D, H, W) and (B, D, H, W) uint8; returns the loss.

@@ -12,13 +12,16 @@ from threedme_ros.training.tasks import Task
 OURS = "small"
 SEEDS = (20, 21, 22)
 PATIENTS = ("A", "B")
+FIRST = "phantoms"
+"""In a patient's place: the first stage of a network and seed, on procedural phantoms alone. Both patients' runs start
+from its weights."""
 OTHER = {"A": "B", "B": "A"}
 """Training patient -> the one it is then tried on, which its training never opens."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """``model`` (see `network_names`) trained on ``patient`` alone, with what is synthesised from it."""
+    """``model`` (see `network_names`) trained on ``patient`` alone, with what is synthesised from it, or `FIRST`."""
 
     model: str
     seed: int
@@ -28,9 +31,15 @@ class Run:
     def name(self) -> str:
         return f"{self.model}-{self.seed}-{self.patient}"
 
+    @property
+    def first(self) -> Run | None:
+        """The run whose weights this one starts from."""
+        return None if self.patient == FIRST else Run(self.model, self.seed, FIRST)
+
     def task(self, recipe: Task) -> Task:
         """``recipe`` with this run's patient and seed; ``recipe.model`` must be this run's already."""
-        return replace(recipe, name=self.name, seed=self.seed, cases={self.patient: 1.0})
+        cases = {} if self.patient == FIRST else {self.patient: 1.0}
+        return replace(recipe, name=self.name, seed=self.seed, cases=cases)
 
 
 RUNS = tuple(
@@ -43,9 +52,14 @@ RUNS = tuple(
 
 
 def chosen(names: Sequence[str] | None = None) -> tuple[Run, ...]:
-    """The runs called ``names``, in the table's order; None for all. TrainingError for a name that none has."""
-    known = [run.name for run in RUNS]
-    unknown = [name for name in names or () if name not in known]
+    """The runs called ``names``, first stages among them, in the table's order; None for all of the table.
+
+    TrainingError for a name that none has.
+    """
+    if names is None:
+        return RUNS
+    known = {run.name: run for run in (*(run.first for run in RUNS), *RUNS)}
+    unknown = [name for name in names if name not in known]
     if unknown:
-        raise TrainingError(f"run {unknown[0]!r}: expected one of {known}")
-    return tuple(run for run in RUNS if names is None or run.name in names)
+        raise TrainingError(f"run {unknown[0]!r}: expected one of {list(known)}")
+    return tuple(run for name, run in known.items() if name in names)
