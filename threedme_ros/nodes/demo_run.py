@@ -73,7 +73,8 @@ def run_demo(
 ) -> DemoResults:
     """Play ``source`` until at least ``volumes`` are segmented; everything in the result came over DDS.
 
-    record: folder for a recording of the node, or empty. say: gets lines of text. progress: gets the number of volumes segmented so far. Raises DemoError.
+    record: folder for a recording of the node, or empty. say: gets lines of text. progress: gets the number of volumes
+    segmented so far. Raises DemoError.
     """
     case = demo_case(source, say)
     with tempfile.TemporaryDirectory(prefix="threedme_demo_") as folder, NodeProcesses(Path(folder)) as processes:

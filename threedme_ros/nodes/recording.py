@@ -60,7 +60,7 @@ class Recorder:
         self._waiting: deque[tuple[int, int, dict]] = deque()  # (time in ns, bytes, messages)
         self._waiting_bytes = 0
         self._closing = False
-        self._last_ns = 0
+        self._began_ns = self._last_ns = time.time_ns()
         self.failure = ""
         """Why the recording has stopped; empty while it goes on."""
         self._bag: Path | None = None
@@ -130,7 +130,7 @@ class Recorder:
             bag = self._folder / f"{name}_{number}"
         writer = BagWriter(bag, self._types)
         session = String(data=json.dumps({"topics": self._topics}))
-        writer.write(self._session, time.time_ns(), serialize_message(session))
+        writer.write(self._session, self._began_ns, serialize_message(session))
         writer.commit()
         with self._ready:
             self._bag = bag
