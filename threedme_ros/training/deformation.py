@@ -22,8 +22,8 @@ from .draws import uniform
 
 LATTICE_VOXELS = 4.0
 SQUARINGS = 5
-REACH = 1.8
-"""An organ's change fades out between its ellipsoid and this many times its size."""
+EXACT, REACH = 1.2, 2.0
+"""An organ's change is exact up to the first of these many times its size, and has faded out at the second."""
 LEAST_JACOBIAN = 0.05
 """Of the smallest volume change that is let through, relative to the affine part's."""
 TRIES = 5
@@ -46,13 +46,13 @@ class OrganChange:
     def __call__(self, positions: Tensor, strength: float = 1.0) -> Tensor:
         """Source positions (3, d, h, w) of the unchanged organ -> of the changed one."""
         factor, column = self.factor**strength, (3, 1, 1, 1)
-        reach = REACH * max(factor, 1.0)
+        inner, reach = EXACT * factor, REACH * max(factor, 1.0)
         offset = positions - (self.centre + strength * self.shift).view(column)
         radius = (offset / self.half_extent.view(column)).square().sum(0).sqrt_().clamp_(min=1e-6)
-        # radius in the changed image -> in the source: the organ's 0..factor from 0..1, then back to the identity
-        beyond = 1 + (radius - factor) * ((reach - 1) / (reach - factor))
-        gain = torch.where(radius < factor, 1 / factor, torch.where(radius < reach, beyond / radius, 1.0))
-        moved = ((reach - radius) / (reach - factor)).clamp_(0, 1).mul_(strength)
+        # radius in the changed image -> in the source: 0..inner from 0..EXACT, then back to the identity at reach
+        beyond = EXACT + (radius - inner) * ((reach - EXACT) / (reach - inner))
+        gain = torch.where(radius < inner, 1 / factor, torch.where(radius < reach, beyond / radius, 1.0))
+        moved = ((reach - radius) / (reach - inner)).clamp_(0, 1).mul_(strength)
         return positions + offset * (gain - 1) - self.shift.view(column) * moved
 
 
