@@ -58,7 +58,7 @@ from threedme_ros.nodes.parameters import (
 from threedme_ros.nodes.pipeline import Clouds, Results, Settings, matched_anatomy, with_margins
 from threedme_ros.nodes.prompting import Prompting
 from threedme_ros.nodes.qos import RESULTS, VOLUMES, publisher_events, subscription_events
-from threedme_ros.nodes.recording import Tape
+from threedme_ros.nodes.recording import Tape, with_record_parameter
 from threedme_ros.nodes.steady_memory import keep_memory_steady
 from threedme_ros.nodes.volume_worker import VolumeWorker
 from threedme_ros.share import DEMO_CHECKPOINT, share_path
@@ -357,7 +357,13 @@ def _margins(parameters: list[Parameter]) -> dict[str, float]:
 
 
 def main(args: list[str] | None = None) -> int:
+    """Takes a plain ``--record DIR`` beside the ROS arguments, for the parameter `record`."""
     keep_memory_steady()
+    try:
+        args = with_record_parameter(sys.argv if args is None else args)
+    except ParameterError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return run_node(PerceptionNode, args)
 
 
