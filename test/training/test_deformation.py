@@ -20,9 +20,7 @@ from threedme_ros.training.deformation import (
     random_velocity,
 )
 
-STRONG = WarpConfig(
-    rotation_deg=30, scale=(0.75, 1.3), elastic_voxels=6.0, elastic_spacing_voxels=32, elastic_octaves=3
-)
+STRONG = WarpConfig(30, (0.75, 1.3), elastic_voxels=6.0, elastic_spacing_voxels=32, elastic_octaves=3)
 
 
 def seeded(seed):
@@ -109,7 +107,7 @@ def test_an_organ_changes_its_volume_by_the_cube_of_the_factor_and_its_place_by_
     image, labels = warp(organ.float() * 2 - 1, organ.to(torch.uint8), position_grid(positions, shape, shape))
     assert labels.sum().item() / organ.sum().item() == pytest.approx(factor**3, rel=0.08)
     where = (labels > 0).nonzero().float().mean(0)
-    torch.testing.assert_close(where, torch.tensor(centre) + shift, atol=0.15, rtol=0)
+    torch.testing.assert_close(where, torch.tensor(centre) + shift, atol=0.3, rtol=0)
     assert ((image > 0) == (labels > 0)).float().mean() > 0.995  # the image's ball is where its label is
 
 
