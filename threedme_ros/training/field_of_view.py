@@ -58,12 +58,13 @@ def place(
 
 
 def cylinder(shape: tuple[int, int, int], radius: float) -> Tensor:
-    """(H, W) bool of a (D, H, W) box: within ``radius`` half sides of its axis."""
-    h = torch.linspace(-1, 1, shape[1])[:, None]
-    w = torch.linspace(-1, 1, shape[2])[None, :]
-    return (h.square() + w.square()) < radius**2
+    """(H, W) bool of a (D, H, W) box: the circle of ``radius`` half shorter sides around its middle."""
+    _, height, width = shape
+    h = torch.arange(height, dtype=torch.float32)[:, None] - (height - 1) / 2
+    w = torch.arange(width, dtype=torch.float32)[None, :] - (width - 1) / 2
+    return torch.hypot(h, w) < radius * min(height, width) / 2
 
 
 def draw_cylinder(shape: tuple[int, int, int], generator: torch.Generator) -> Tensor | None:
     """A cone-beam scan's round field of view (H, W) bool in a box ``shape`` (D, H, W), or None for all of it."""
-    return cylinder(shape, uniform(generator, 0.7, 1.2)) if chance(generator, CYLINDER) else None
+    return cylinder(shape, uniform(generator, 0.8, 1.3)) if chance(generator, CYLINDER) else None
