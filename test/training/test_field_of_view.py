@@ -36,7 +36,7 @@ def test_a_box_lies_in_its_window_often_at_its_beginning():
     placed = [place((7, 20, 30), (16, 32, 32), seeded(seed)) for seed in range(100)]
     for box in placed:
         assert [s.stop - s.start for s in box] == [7, 20, 30]
-        assert all(0 <= s.start and s.stop <= n for s, n in zip(box, (16, 32, 32), strict=True))
+        assert all(s.start >= 0 and s.stop <= n for s, n in zip(box, (16, 32, 32), strict=True))
     assert 30 < sum(all(s.start == 0 for s in box) for box in placed) < 70
 
 
