@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from .canvas import Canvas, Shape, curve
+from .palette import FREE
 from .trunk import Trunk
-
-FREE = ("visceral fat",)
 
 
 def colon_line(trunk: Trunk, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -59,7 +58,7 @@ def paint_colon(canvas: Canvas, trunk: Trunk) -> None:
     colon = canvas.balls(line, radius * haustra)
     colon = Shape(colon.box, colon.distance + 2.0 * canvas.noise(colon.box, fine=True))
     colon = colon.intersect(trunk.wall(colon.box, 3))
-    free = canvas.is_any(colon.box, *FREE)
+    free = canvas.is_any(colon.box, FREE)
     canvas.paint("colon wall", colon, free)
     content = Shape(colon.box, colon.distance + rng.uniform(2.2, 4.5))
     inside = content.inside & free
@@ -119,7 +118,7 @@ def paint_small_bowel(canvas: Canvas, trunk: Trunk) -> None:
     # in front of the retroperitoneum, below the transverse mesocolon, above the pelvic floor
     back = np.where(z > 0, 30 - 14 * np.clip(np.abs(x) / 60 - 0.6, 0, 1), 6)
     roof = 152 + 0.7 * trunk.habitus.rise_mm - 0.12 * x + 6 * canvas.noise(box)
-    allowed = canvas.is_any(box, *FREE) & (y > back) & (z < roof) & (trunk.cavity[box] < -8) & (z > -84)
+    allowed = canvas.is_any(box, FREE) & (y > back) & (z < roof) & (trunk.cavity[box] < -8) & (z > -84)
     coarse = allowed[::2, ::2, ::2]
     if coarse.sum() < 200:
         return
@@ -134,7 +133,7 @@ def paint_small_bowel(canvas: Canvas, trunk: Trunk) -> None:
     waves = rng.normal(0, 1, 64)
     swell = 1 + 0.18 * np.interp(np.arange(len(points)) / 12, np.arange(64), waves, period=64)
     gut = canvas.balls(points, radius_mm * np.clip(swell, 0.6, 1.5))
-    free = canvas.is_any(gut.box, *FREE) & (trunk.cavity[gut.box] < -3)
+    free = canvas.is_any(gut.box, FREE) & (trunk.cavity[gut.box] < -3)
     canvas.paint("small bowel wall", gut, free)
     content = Shape(gut.box, gut.distance + rng.uniform(2.5, 6) + 2 * canvas.noise(gut.box, fine=True))
     canvas.paint("small bowel fluid", content, free)

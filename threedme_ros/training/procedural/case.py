@@ -12,12 +12,14 @@ from threedme_ros.model.config import Preprocessing
 from threedme_ros.training.data import TrainingCase, class_locations
 from threedme_ros.training.tissues import Tissues
 
+from .bladder import paint_bladder
 from .bowel import paint_colon, paint_small_bowel
 from .canvas import Canvas
 from .muscles import paint_muscles
-from .organs import paint_bladder, paint_kidneys, paint_liver, paint_pancreas, paint_spleen, paint_stomach
+from .organs import paint_kidneys, paint_liver, paint_pancreas, paint_spleen
 from .palette import Palette
 from .skeleton import Pelvis, Spine, paint_hips, paint_ribs, paint_spine
+from .stomach import paint_stomach
 from .trunk import Habitus, Trunk, paint_frame
 from .vessels import paint_vessels
 
@@ -33,9 +35,10 @@ def procedural_case(seed: int, anatomy: Anatomy, preprocessing: Preprocessing) -
     rng = np.random.default_rng(np.random.SeedSequence((seed, 0x7EC5)))
     canvas = paint_trunk(rng, preprocessing)
     tissues = canvas.palette.tissues(anatomy, preprocessing, rng)
-    labels = torch.from_numpy(canvas.palette.targets(anatomy)[canvas.tissue])
-    image = _image(canvas, tissues, rng)
-    tissue = torch.from_numpy(canvas.tissue)
+    body = _around(canvas.tissue != canvas.palette["air"], margin=3)
+    image = torch.from_numpy(_image(canvas, tissues, rng)[body].copy())
+    tissue = torch.from_numpy(canvas.tissue[body].copy())
+    labels = torch.from_numpy(canvas.palette.targets(anatomy))[tissue.int()]
     return TrainingCase(f"phantom {seed}", image, tissue, labels, tissues, class_locations(labels), real=False)
 
 
@@ -62,7 +65,7 @@ def paint_trunk(rng: np.random.Generator, preprocessing: Preprocessing) -> Canva
     paint_hips(canvas, pelvis)
     paint_spine(canvas, spine)
     paint_ribs(canvas, trunk, spine)
-    paint_vessels(canvas, spine)
+    paint_vessels(canvas, trunk, spine)
     paint_kidneys(canvas, trunk, missing=int(rng.choice([-1, 0, 1], p=[0.03, 0.94, 0.03])))
     paint_bladder(canvas, trunk)
     paint_pancreas(canvas, trunk)
@@ -81,6 +84,7 @@ def _canvas(rng: np.random.Generator, habitus: Habitus, preprocessing: Preproces
     low, high = rng.uniform(-195, -145), rng.uniform(320, 375)
     fat = 12 + 1.6 * habitus.fat_mm
     wide = 172 * max(habitus.girth, 1) + fat
+    wide += 95 if habitus.arms else 0
     front, back = 128 * max(habitus.depth, 1) + fat, 104 + fat
     extent = np.array((high - low, front + back, 2 * wide))
     extent[0] += (habitus.pelvis - 1) * -low
@@ -94,8 +98,17 @@ def _canvas(rng: np.random.Generator, habitus: Habitus, preprocessing: Preproces
     return Canvas(rng, shape, spacing, origin, Palette(), rng.uniform(2, 4.5), (longer, lordosis + kyphosis, scoliosis))
 
 
-def _image(canvas: Canvas, tissues: Tissues, rng: np.random.Generator) -> torch.Tensor:
+def _around(mask: np.ndarray, margin: int) -> tuple[slice, slice, slice]:
+    """The box of ``mask`` (D, H, W) bool, and ``margin`` voxels around it where there are any."""
+    box = []
+    for axis, length in enumerate(mask.shape):
+        there = np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis})))
+        box.append(slice(max(int(there[0]) - margin, 0), min(int(there[-1]) + 1 + margin, length)))
+    return tuple(box)
+
+
+def _image(canvas: Canvas, tissues: Tissues, rng: np.random.Generator) -> np.ndarray:
     """The tissues' mean with a little texture; (D, H, W) float32 in [-1, 1]."""
     grain = 0.8 * rng.standard_normal(canvas.shape, np.float32) + 0.6 * canvas.noise(canvas.whole(), fine=True)
     image = tissues.mean.numpy()[canvas.tissue] + tissues.std.numpy()[canvas.tissue] * grain
-    return torch.from_numpy(np.clip(image, -1, 1).astype(np.float32))
+    return np.clip(image, -1, 1).astype(np.float32)

@@ -33,7 +33,7 @@ def paint_muscles(canvas: Canvas, trunk: Trunk, pelvis: Pelvis) -> None:
 
 def _paint_gluteals(canvas: Canvas, trunk: Trunk, pelvis: Pelvis, side: int) -> None:
     mirror = np.array((side, 1, 1))
-    outer = patch((pelvis.crest[1:] + (5, 0, -10)) * mirror, GLUTEAL_LOW * pelvis.scale * mirror, 8.0)
+    outer = patch((pelvis.crest[1:] + np.array((5, 0, -10))) * mirror, GLUTEAL_LOW * pelvis.scale * mirror, 8.0)
     medius = canvas.balls(outer, 17 * canvas.rng.uniform(0.85, 1.15))
     canvas.paint("gluteus medius", medius.intersect(trunk.shell[medius.box] + 2))
     centre = np.array((62 * side, -62, -78)) * pelvis.scale

@@ -1,13 +1,12 @@
-"""Solid organs, gallbladder, stomach and duodenum, bladder and the organs beside it."""
+"""Solid organs of the upper abdomen and the gallbladder."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from .canvas import Canvas, Shape
+from .palette import FREE
 from .trunk import Trunk
-
-FREE = ("visceral fat",)
 
 
 def paint_kidneys(canvas: Canvas, trunk: Trunk, missing: int = 0) -> None:
@@ -21,24 +20,28 @@ def paint_kidneys(canvas: Canvas, trunk: Trunk, missing: int = 0) -> None:
             [(side * 30, 8, centre[2] + 66), (side * 36, 0, centre[2] + 52), (side * 46, -6, centre[2] + 44)]
         )
         gland = canvas.tube(glands, (2.2, 3.6, 2.4))
-        canvas.paint("adrenal", gland, canvas.is_any(gland.box, *FREE))
+        canvas.paint("adrenal", gland, canvas.is_any(gland.box, FREE))
         if side == missing:
             continue
         radii = np.array((30, 25, 55)) * size * rng.uniform(0.92, 1.08, 3)
         turn = (-12 + rng.normal(0, 5), side * (12 + rng.normal(0, 5)), side * 25)
         kidney = canvas.ellipsoid(centre, radii, turn, rough=2.0)
-        free = canvas.is_any(kidney.box, *FREE, "quadratus", "diaphragm")
-        hilum = centre + (-side * 19, 7, 0)
+        free = canvas.is_any(kidney.box, FREE, "quadratus", "diaphragm")
+        hilum = centre + np.array((-side * 19, 7, 0))
         sinus = canvas.ellipsoid(hilum, (15, 11, 26), turn, rough=2.0)
         kidney = kidney.intersect(_outside(canvas, sinus, kidney.box))
         canvas.paint(f"{name} kidney cortex", kidney, free)
         medulla = Shape(kidney.box, kidney.distance + 8 + 3 * canvas.noise(kidney.box, fine=True))
         canvas.paint(f"{name} kidney medulla", medulla, free)
-        pelvis = canvas.ellipsoid(hilum + (side * 2, 0, -2), np.array((9, 7, 12)) * rng.uniform(0.5, 1.2), turn)
-        canvas.paint("renal pelvis", pelvis, canvas.is_any(pelvis.box, *FREE))
-        ureter = np.array([hilum + (-side * 4, 2, -10), (side * 44, 24, 60), (side * 40, 28, 0), (side * 42, -8, -60)])
+        pelvis = canvas.ellipsoid(
+            hilum + np.array((side * 2, 0, -2)), np.array((9, 7, 12)) * rng.uniform(0.5, 1.2), turn
+        )
+        canvas.paint("renal pelvis", pelvis, canvas.is_any(pelvis.box, FREE))
+        ureter = np.array(
+            [hilum + np.array((-side * 4, 2, -10)), (side * 44, 24, 60), (side * 40, 28, 0), (side * 42, -8, -60)]
+        )
         tube = canvas.tube(ureter, 2.0)
-        canvas.paint("renal pelvis", tube, canvas.is_any(tube.box, *FREE))
+        canvas.paint("renal pelvis", tube, canvas.is_any(tube.box, FREE))
 
 
 def _outside(canvas: Canvas, shape: Shape, box: tuple[slice, slice, slice]) -> np.ndarray:
@@ -56,12 +59,25 @@ def _outside(canvas: Canvas, shape: Shape, box: tuple[slice, slice, slice]) -> n
 def paint_spleen(canvas: Canvas, trunk: Trunk) -> None:
     """A crescent on the left wall under the diaphragm."""
     rng, dome = canvas.rng, trunk.habitus.rise_mm
-    size = rng.uniform(0.75, 1.15)
+    size = rng.uniform(0.7, 1.08)
     centre = np.array((-108, -12, 222 + dome)) + rng.normal(0, (3, 5, 8))
     spleen = canvas.ellipsoid(centre, np.array((46, 60, 66)) * size, (20 + rng.normal(0, 8), 0, 0), rough=4)
-    crescent = canvas.ellipsoid(centre + (60, 34, 0), np.array((52, 54, 75)) * rng.uniform(0.85, 1.05), rough=4)
+    crescent = canvas.ellipsoid(
+        centre + np.array((60, 34, 0)), np.array((52, 54, 75)) * rng.uniform(0.85, 1.05), rough=4
+    )
     spleen = spleen.intersect(np.maximum(trunk.abdomen[spleen.box] + 4, _outside(canvas, crescent, spleen.box)))
-    canvas.paint("spleen", spleen, canvas.is_any(spleen.box, *FREE))
+    canvas.paint("spleen", spleen, canvas.is_any(spleen.box, FREE))
+
+
+# hepatic veins, then branches of the portal vein: points and radii, mm
+LIVER_VEINS = (
+    (((26, 40, 272), (60, 20, 262), (100, 0, 240)), (5, 4, 2.5)),
+    (((26, 44, 272), (44, 60, 255), (55, 85, 225)), (5, 4, 2.5)),
+    (((24, 44, 272), (0, 58, 262), (-30, 68, 248)), (5, 4, 2.5)),
+    (((54, 48, 218), (80, 30, 222), (108, 10, 215)), (5.5, 4.5, 3)),
+    (((54, 48, 218), (30, 62, 226), (0, 70, 238)), (5.5, 4, 2.5)),
+    (((80, 30, 222), (95, 45, 195), (100, 55, 180)), (4.5, 3.5, 2.5)),
+)
 
 
 def paint_liver(canvas: Canvas, trunk: Trunk) -> None:
@@ -86,26 +102,17 @@ def paint_liver(canvas: Canvas, trunk: Trunk) -> None:
     fissure = np.hypot((x - 12 - 0.1 * (z - 200)) / 1.6, (y - 70 * depth) / 2.5) - 4
     distance = np.maximum(distance, np.where(z < low + 75, -fissure, -1e3))
     liver = Shape(box, np.maximum(distance, trunk.abdomen[box] + 4).astype(np.float32))
-    free = canvas.is_any(box, *FREE)
+    free = canvas.is_any(box, FREE)
     canvas.paint("liver", liver, free)
     for points, radius in LIVER_VEINS:
-        tube = canvas.tube(np.array(points) + (0, 0, dome) + rng.normal(0, 4, (len(points), 3)), radius)
+        line = np.array(points) + np.array((0, 0, dome)) + rng.normal(0, 4, (len(points), 3))
+        tube = canvas.tube(line, radius)
         canvas.paint("liver vessel", tube, canvas.is_any(tube.box, "liver"))
     if rng.random() < 0.85:
         bottom = low + 0.42 * 52
         centre = np.array((50, 56 * depth, bottom + 6)) + rng.normal(0, 4, 3)
         bladder = canvas.ellipsoid(centre, np.array((14, 16, 30)) * rng.uniform(0.75, 1.15), (25, 15, 0), rough=1)
-        canvas.paint("gallbladder", bladder, canvas.is_any(bladder.box, *FREE, "liver"))
-
-
-LIVER_VEINS = (
-    (((26, 40, 272), (60, 20, 262), (100, 0, 240)), (5, 4, 2.5)),
-    (((26, 44, 272), (44, 60, 255), (55, 85, 225)), (5, 4, 2.5)),
-    (((24, 44, 272), (0, 58, 262), (-30, 68, 248)), (5, 4, 2.5)),
-    (((54, 48, 218), (80, 30, 222), (108, 10, 215)), (5.5, 4.5, 3)),
-    (((54, 48, 218), (30, 62, 226), (0, 70, 238)), (5.5, 4, 2.5)),
-    (((80, 30, 222), (95, 45, 195), (100, 55, 180)), (4.5, 3.5, 2.5)),
-)
+        canvas.paint("gallbladder", bladder, canvas.is_any(bladder.box, FREE, "liver"))
 
 
 def paint_pancreas(canvas: Canvas, trunk: Trunk) -> None:
@@ -123,86 +130,11 @@ def paint_pancreas(canvas: Canvas, trunk: Trunk) -> None:
             (-88, 8, 194 + lift),
         ]
     )
-    points = points + (0, 0, 0.8 * trunk.habitus.rise_mm) + rng.normal(0, 3, points.shape)
+    points = points + np.array((0, 0, 0.8 * trunk.habitus.rise_mm)) + rng.normal(0, 3, points.shape)
     radii = np.array((12, 15, 9.5, 9.5, 9.5, 9, 7)) * size
     pancreas = canvas.tube(points, radii)
     pancreas = Shape(pancreas.box, pancreas.distance + 2 * canvas.noise(pancreas.box, fine=True))
-    free = canvas.is_any(pancreas.box, *FREE)
+    free = canvas.is_any(pancreas.box, FREE)
     canvas.paint("pancreas", pancreas, free)
     lobes = canvas.noise(pancreas.box, fine=True) > rng.uniform(0.3, 2.5)
     canvas.paint("pancreas fat", pancreas, free & lobes)
-
-
-def paint_stomach(canvas: Canvas, trunk: Trunk) -> None:
-    """Stomach and duodenum. The patient lies on the back: gas collects in front."""
-    rng, dome, depth = canvas.rng, trunk.habitus.rise_mm, trunk.habitus.depth
-    fill = rng.uniform(0.3, 1.15)
-    sag = rng.normal(-6, 16) + 0.8 * dome
-    oesophagus = np.array([(-8, 12, 420), (-8, 14, 330), (-12, 22, 285), (-20, 26, 262)], float)
-    canvas.paint("oesophagus", canvas.tube(oesophagus, 7.5))
-    points = np.array(
-        [
-            (-22, 26, 258 + 0.8 * dome),
-            (-62, 4, 272 + dome),
-            (-74, 22, 246 + dome),
-            (-72, 48 * depth, 218 + 0.9 * dome),
-            (-54, 72 * depth, 182 + sag),
-            (-18, 82 * depth, 160 + sag),
-            (16, 76 * depth, 160 + 0.6 * sag),
-            (36, 62 * depth, 172 + 0.8 * dome),
-        ]
-    )
-    points = points + rng.normal(0, 3, points.shape)
-    radii = np.array((9, 36, 39, 36, 29, 23, 17, 9)) * np.array((1, *[0.35 + 0.65 * fill] * 6, 1))
-    stomach = canvas.tube(points, radii, step=3.5)
-    stomach = Shape(stomach.box, stomach.distance + 2.5 * canvas.noise(stomach.box))
-    stomach = stomach.intersect(trunk.abdomen[stomach.box] + 4)
-    free = canvas.is_any(stomach.box, *FREE)
-    canvas.paint("stomach wall", stomach, free)
-    content = Shape(stomach.box, stomach.distance + rng.uniform(3.5, 7.5))
-    canvas.paint("stomach food" if rng.random() < 0.4 else "stomach fluid", content, free)
-    level = (
-        np.quantile(canvas.y[content.box][content.inside], min(rng.uniform(0.3, 1.05), 1))
-        if content.inside.any()
-        else 0
-    )
-    canvas.paint("stomach gas", content, free & (canvas.y[content.box] > level))
-    line = [
-        (36, 62 * depth, 172 + 0.8 * dome),
-        (52, 50, 166),
-        (60, 36, 140),
-        (58, 30, 108),
-        (38, 34, 88),
-        (6, 38, 84),
-        (-26, 42, 96),
-        (-40, 52, 112),
-    ]
-    gut = canvas.tube(
-        np.array(line) + (0, 0, 0.8 * dome) + rng.normal(0, 3, (len(line), 3)), (10, 13, 13, 13, 12.5, 11, 12, 12)
-    )
-    free = canvas.is_any(gut.box, *FREE)
-    canvas.paint("duodenum wall", gut, free)
-    canvas.paint("duodenum fluid", Shape(gut.box, gut.distance + rng.uniform(2.5, 5)), free)
-
-
-def paint_bladder(canvas: Canvas, trunk: Trunk) -> None:
-    """Bladder on the pelvic floor behind the pubis, prostate below or uterus behind it."""
-    rng, male = canvas.rng, trunk.habitus.male
-    volume = float(rng.uniform(50**0.5, 520**0.5) ** 2)
-    radius = (1.1 * volume * 1000 * 3 / 4 / np.pi) ** (1 / 3)
-    radii = radius * np.array((1.12, 0.98, 0.92)) * rng.uniform(0.93, 1.07, 3)
-    base = -98 + (6 if male else 0)
-    centre = np.array((rng.normal(0, 3), min(30 + rng.normal(0, 4), 78 - radii[1]), base + radii[2]))
-    bladder = canvas.ellipsoid(centre, radii, rough=2.5)
-    bladder = bladder.intersect(trunk.cavity[bladder.box] + 3)
-    canvas.paint("bladder wall", bladder, canvas.is_any(bladder.box, *FREE))
-    inner = Shape(bladder.box, bladder.distance + rng.uniform(2.5, 5.5))
-    canvas.paint("urine", inner, canvas.is_any(bladder.box, "bladder wall"))
-    if male:
-        organ = canvas.ellipsoid((0, 22, base - 8), np.array((25, 19, 19)) * rng.uniform(0.85, 1.25), rough=2)
-    else:
-        top = base + 1.2 * radii[2]
-        organ = canvas.ellipsoid(
-            (rng.normal(0, 8), -8, top), np.array((25, 38, 22)) * rng.uniform(0.8, 1.2), (25, 0, 0), rough=3
-        )
-    canvas.paint("pelvic organ", organ, canvas.is_any(organ.box, *FREE))

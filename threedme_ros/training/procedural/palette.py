@@ -11,6 +11,8 @@ from threedme_ros.training.augment import PADDING
 from threedme_ros.training.substances import Substance
 from threedme_ros.training.tissues import BONE, BOWEL, MUSCLE, VESSEL, Tissues
 
+FREE = "visceral fat"
+"""What fills the cavity at first: soft organs are painted over it, the earlier ones first."""
 TEXTURE = 0.02
 """Standard deviation inside a tissue, in the model's -1..1."""
 # name: structure of the model or None, family, kind, dark, what it is made of, HU without contrast

@@ -125,7 +125,9 @@ def paint_ribs(canvas: Canvas, trunk: Trunk, spine: Spine) -> None:
         for side in (-1, 1):
             points, joined = rib_curve(trunk, spine, level, side, rng)
             line, _ = curve(points, 4.4, 3.0)
-            canvas.paint("rib", canvas.balls(np.concatenate([line, line + (0, 0, 3.5)]), 3.9 * rng.uniform(0.9, 1.1)))
+            canvas.paint(
+                "rib", canvas.balls(np.concatenate([line, line + np.array((0, 0, 3.5))]), 3.9 * rng.uniform(0.9, 1.1))
+            )
             if joined:
                 tips[side].append(points[-1])
     for side in (-1, 1):
@@ -204,10 +206,10 @@ def paint_hips(canvas: Canvas, pelvis: Pelvis) -> None:
 
 def _paint_femur(canvas: Canvas, head: np.ndarray, side: int) -> None:
     turn = canvas.rng.normal(0, 4)
-    neck = head + (side * 38, -12 + turn, -18)
-    shaft = np.array([head + (side * 52, -14 + turn, -22), head + (side * 48, -8, -60), head + (side * 42, 0, -150)])
+    neck = head + np.array((side * 38, -12 + turn, -18))
+    shaft = head + np.array([(side * 52, -14 + turn, -22), (side * 48, -8, -60), (side * 42, 0, -150)])
     parts = [curve(np.array([head, neck]), (22.5, 16), 4.0), curve(shaft, (17, 17, 14), 4.0)]
-    parts.append((head[None] * 1.0, np.array([23.5])))
+    parts.append((head[None], np.array([23.5])))
     bone = canvas.balls(np.concatenate([p for p, _ in parts]), np.concatenate([r for _, r in parts]))
     free = ~canvas.is_any(bone.box, "hip cortex", "hip core")
     canvas.paint("cortical bone", bone, free)

@@ -37,9 +37,10 @@ class Habitus:
     """How this body differs from the standard one.
 
     girth: shell and cavity, relative. depth: the front of both, relative. fat_mm: under the skin of the belly.
-    hips: fat about the hips, relative. male: wide shoulders of muscle, a prostate.
+    hips: fat about the hips, relative. male: a prostate, no uterus. arms: by the sides.
     rise_mm: how far the diaphragm, and the organs that follow the breath, are above the usual.
-    pelvis: how much longer than the standard one everything below the sacral end plate is. visceral: share of fat between the organs, 0 to 1.
+    pelvis: how much longer than the standard one everything below the sacral end plate is.
+    visceral: share of fat between the organs, 0 to 1.
     """
 
     girth: float
@@ -47,6 +48,7 @@ class Habitus:
     fat_mm: float
     hips: float
     male: bool
+    arms: bool
     rise_mm: float
     pelvis: float
     visceral: float
@@ -60,6 +62,7 @@ class Habitus:
             fat_mm=float(4 + 38 * fat),
             hips=float(rng.uniform(0.8, 1.5)),
             male=bool(rng.random() < 0.5),
+            arms=bool(rng.random() < 0.25),
             rise_mm=float(rng.normal(-16, 13)),
             pelvis=float(rng.uniform(1.0, 1.3)),
             visceral=float(np.clip(0.6 * fat + rng.uniform(-0.1, 0.4), 0, 1)),
@@ -148,6 +151,8 @@ def paint_frame(canvas: Canvas, trunk: Trunk) -> None:
     tissue[between] = name["fat"]
     tissue[(trunk.cavity < 0) & (skin < -2.5)] = name["visceral fat"]
     _paint_chest(canvas, trunk)
+    if h.arms:
+        _paint_arms(canvas, trunk)
 
 
 def _paint_chest(canvas: Canvas, trunk: Trunk) -> None:
@@ -172,3 +177,26 @@ def _paint_chest(canvas: Canvas, trunk: Trunk) -> None:
     )
     canvas.paint("heart wall", above)
     canvas.paint("heart blood", Shape(above.box, above.distance + 9 + 3 * canvas.noise(above.box)))
+
+
+def _paint_arms(canvas: Canvas, trunk: Trunk) -> None:
+    """Beside the body, where there is air: the upper arm above the waist, the forearm with its two bones below."""
+    rng, fat = canvas.rng, 3 + 0.35 * trunk.habitus.fat_mm
+    for side in (-1, 1):
+        aside = trunk.habitus.fat_mm + rng.uniform(44, 62)
+        front, out = rng.normal(0, 15, 2), rng.uniform(-4, 18)
+        size = rng.uniform(0.85, 1.15)
+        rows = []
+        for z, radius in ((-400, 26), (-120, 26), (0, 36), (90, 38), (150, 36), (260, 44), (700, 48)):
+            at = side * (float(trunk.at(z, 1)) + aside + out * (90 - z) / 200)
+            rows.append((z, at, np.clip(front[0] + front[1] * (z - 90) / 200, -45, 60), size * radius, size * radius))
+        arm = canvas.column(rows, rough=2)
+        air = canvas.is_any(arm.box, "air")
+        for name, depth in (("skin", 0.0), ("fat", 2.5), ("muscle", 2.5 + fat)):
+            canvas.paint(name, Shape(arm.box, arm.distance + depth), air)
+        for turn in (-13, 13):
+            bone = [(z, x + turn * (z < 90), y + 0.3 * turn * (z < 90), 9, 9) for z, x, y, *_ in rows]
+            rod = canvas.column(bone)
+            free = canvas.is_any(rod.box, "muscle") & (np.abs(canvas.x[rod.box]) > float(trunk.at(90, 1)) + 8)
+            canvas.paint("cortical bone", rod, free)
+            canvas.paint("trabecular bone", Shape(rod.box, rod.distance + 4), canvas.is_any(rod.box, "cortical bone"))

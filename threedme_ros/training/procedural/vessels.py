@@ -6,9 +6,10 @@ import numpy as np
 
 from .canvas import Canvas
 from .skeleton import Spine
+from .trunk import Trunk
 
 
-def paint_vessels(canvas: Canvas, spine: Spine) -> None:
+def paint_vessels(canvas: Canvas, trunk: Trunk, spine: Spine) -> None:
     rng = canvas.rng
     size, flat = rng.uniform(0.82, 1.25), rng.uniform(0.6, 1.05)
     fork, join = spine.z("L4", rng.uniform(-0.4, 0.6)), spine.z("L5", rng.uniform(0.0, 0.8))
@@ -37,28 +38,41 @@ def paint_vessels(canvas: Canvas, spine: Spine) -> None:
         "vena cava", canvas.column([(z, x, y, a * width, b * width * flat) for z, x, y, a, b in cava], rough=0.6)
     )
     for s in (-1, 1):
-        limb = np.array([(22, 24, -10), (50, 6, -35), (62, 42, -62), (68, 62, -88), (62, 64, -170)]) * (s, 1, 1)
+        limb = np.array([(22 * s, 24, -10), (50 * s, 6, -35), (62 * s, 42, -62), (68 * s, 62, -88), (62 * s, 64, -170)])
         start = np.array([(-5 + 6 * s, front + 9, fork - 4)])
-        canvas.paint("artery", canvas.tube(np.concatenate([start, limb + (0, 3, 0)]), (6, 5.5, 5, 4.5, 4.5, 4)))
-        start = np.array([(14 + 5 * s, front + 6, join - 4)])
-        limb = limb + (-7 * s, -6, 0)
-        canvas.paint("vein", canvas.tube(np.concatenate([start, limb]), (7, 6.5, 6, 5.5, 5.5, 5)))
+        line = np.concatenate([start, limb + np.array((0, 3, 0))])
+        canvas.paint("artery", canvas.tube(line, (6, 5.5, 5, 4.5, 4.5, 4)))
+        line = np.concatenate([[(14 + 5 * s, front + 6, join - 4)], limb + np.array((-7 * s, -6, 0))])
+        canvas.paint("vein", canvas.tube(line, (7, 6.5, 6, 5.5, 5.5, 5)))
         renal = spine.z("L1", 0.2) + rng.normal(0, 5)
-        points = np.array([(s * 5, front + 8, renal), (s * 30, 14, renal - 4), (s * 50, 2, renal - 8)])
-        canvas.paint("artery", canvas.tube(points, (3.2, 3, 2.5)))
-        canvas.paint("vein", canvas.tube(points + (0, 7, 5), (4, 4, 3.5)))
-    root = front + 20
-    z = spine.z("L1", 0.5)
-    canvas.paint("artery", canvas.tube(np.array([(-6, root, z), (-3, root + 13, z - 30), (4, root + 18, z - 75)]), 3.4))
-    canvas.paint(
-        "vein", canvas.tube(np.array([(10, root + 14, z - 5), (10, root + 15, z - 40), (14, root + 18, z - 80)]), 4.6)
+        line = np.array([(s * 5, front + 8, renal), (s * 30, 14, renal - 4), (s * 50, 2, renal - 8)])
+        canvas.paint("artery", canvas.tube(line, (3.2, 3, 2.5)))
+        canvas.paint("vein", canvas.tube(line + np.array((0, 7, 5)), (4, 4, 3.5)))
+    _paint_gut_vessels(canvas, spine, front + 20, 0.8 * trunk.habitus.rise_mm)
+
+
+def _paint_gut_vessels(canvas: Canvas, spine: Spine, root: float, rise: float) -> None:
+    """Mesenteric, splenic and portal vessels. root: y where they leave the aorta; rise: how the organs moved, mm."""
+    z, celiac = spine.z("L1", 0.5), spine.z("T12", 0.5)
+    hub = z - 4 + rise
+    lines = (
+        ("artery", 3.4, [(-6, root, z), (-3, root + 13, z - 30), (4, root + 18, z - 75)]),
+        ("vein", 4.6, [(10, root + 14, hub), (10, root + 15, hub - 36), (14, root + 18, hub - 76)]),
+        (
+            "artery",
+            3.0,
+            [(-8, root, celiac), (-8, root + 16, celiac), (-45, 28, celiac + rise), (-85, 8, celiac + rise)],
+        ),
+        (
+            "portal vein",
+            4.8,
+            [(10, root + 14, hub), (-20, root + 6, hub + 16), (-60, 20, hub + 40), (-92, 5, hub + 52)],
+        ),
+        (
+            "portal vein",
+            6.2,
+            [(10, root + 14, hub), (24, root + 13, hub + 26), (38, root + 12, hub + 48), (54, 48, hub + 58)],
+        ),
     )
-    celiac = spine.z("T12", 0.5)
-    points = np.array([(-8, root, celiac), (-8, root + 16, celiac), (-45, 28, celiac + 12), (-85, 8, celiac + 20)])
-    canvas.paint("artery", canvas.tube(points, 3.0))
-    points = np.array([(10, root + 14, z - 4), (-20, root + 6, z + 12), (-60, 20, z + 36), (-92, 5, z + 48)])
-    canvas.paint("portal vein", canvas.tube(points, (5.5, 4.8, 4.2, 4)))
-    points = np.array(
-        [(10, root + 14, z - 4), (24, root + 13, z + 22), (38, root + 12, z + 44), (54, root + 10, z + 54)]
-    )
-    canvas.paint("portal vein", canvas.tube(points, (6, 6.5, 6.5, 5)))
+    for name, radius, line in lines:
+        canvas.paint(name, canvas.tube(np.array(line), radius))
