@@ -20,16 +20,20 @@ class CheckpointError(ValueError):
 
 
 def write_weights(
-    path: str | Path, metadata: Mapping[str, str], weights: Mapping[str, Tensor], dtype: torch.dtype
+    path: str | Path, metadata: Mapping[str, str], weights: Mapping[str, Tensor], dtype: torch.dtype | None
 ) -> str:
     """Write ``weights`` and ``metadata`` (its "format" among it); returns 16 hex digits of hash.
 
-    Matrices and kernels are stored as ``dtype``; vectors (biases, statistics of norms) are small and stay as they are.
+    Matrices and kernels are stored as ``dtype`` (None: as they are); vectors (biases, statistics of norms) are small
+    and stay as they are.
 
     Raises CheckpointError for a non-finite weight, after the conversion, and OSError when it cannot be written, which
     leaves a previous file as it was.
     """
-    weights = {name: t.detach().to("cpu", dtype if t.ndim > 1 else t.dtype).contiguous() for name, t in weights.items()}
+    weights = {
+        name: t.detach().to("cpu", dtype if dtype and t.ndim > 1 else t.dtype).contiguous()
+        for name, t in weights.items()
+    }
     bad = [name for name, t in weights.items() if not torch.isfinite(t).all()]
     if bad:
         raise CheckpointError(f"non-finite weights in {', '.join(bad)}: not saved")
