@@ -6,6 +6,7 @@ The hash covers all of it, so two files with one hash segment alike.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -17,14 +18,20 @@ from threedme_ros.model.config import ModelConfig, Preprocessing
 from threedme_ros.model.threedme import ThreeDME
 from threedme_ros.model.weights_file import CheckpointError, load_strictly, read_weights, write_weights
 
-__all__ = ["Checkpoint", "CheckpointError", "load_checkpoint", "save_checkpoint"]
+__all__ = ["Checkpoint", "CheckpointError", "add_to_checkpoint", "load_checkpoint", "save_checkpoint"]
 
 FORMAT = "threedme-1"
+FITTED = ("calibration", "scope")
+"""Metadata that belongs to exactly these weights, added after training; a file without them is whole, too."""
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """A trained network and everything that is needed to use it rightly. ``hash`` is 16 hex digits."""
+    """A trained network and everything that is needed to use it rightly. ``hash`` is 16 hex digits.
+
+    calibration: how its confidence was made to mean something; the temperature is in the weights already. scope: what
+    tells input it was not made for, see `threedme_ros.inference.scope`. None where nobody fitted them to these weights.
+    """
 
     config: ModelConfig
     anatomy: Anatomy
@@ -32,6 +39,8 @@ class Checkpoint:
     weights: dict[str, Tensor]
     hash: str
     provenance: dict = field(default_factory=dict)
+    calibration: dict | None = None
+    scope: dict | None = None
 
     def build(self) -> ThreeDME:
         """The network in fp32, in eval mode. CheckpointError names every tensor that does not fit."""
@@ -70,10 +79,25 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
         anatomy = Anatomy.from_json(metadata["anatomy"])
         preprocessing = Preprocessing(**json.loads(metadata["preprocessing"]))
         provenance = json.loads(metadata["provenance"])
+        fitted = {key: json.loads(metadata[key]) for key in FITTED if key in metadata}
     except (KeyError, TypeError, ValueError, AnatomyError) as error:
         raise CheckpointError(f"{path}: metadata does not fit: {error}") from error
     if config.num_classes < anatomy.num_classes:
         raise CheckpointError(
             f"{path}: {config.num_classes} classes for a label table that needs {anatomy.num_classes}"
         )
-    return Checkpoint(config, anatomy, preprocessing, weights, metadata["hash"], provenance)
+    return Checkpoint(config, anatomy, preprocessing, weights, metadata["hash"], provenance, **fitted)
+
+
+def add_to_checkpoint(path: str | Path, fitted: Mapping[str, dict], weights: Mapping[str, Tensor] | None = None) -> str:
+    """Write ``path`` anew with what was ``fitted`` to its network, keys of `FITTED`; returns the new hash.
+
+    What an earlier call added and this one does not is left out. weights: replace the file's of the same names.
+    """
+    unknown = sorted(set(fitted) - set(FITTED))
+    if unknown:
+        raise CheckpointError(f"{', '.join(unknown)}: expected only {', '.join(FITTED)}")
+    metadata, stored = read_weights(path, FORMAT)
+    metadata = {key: text for key, text in metadata.items() if key not in (*FITTED, "hash")}
+    metadata |= {key: json.dumps(value) for key, value in fitted.items()}
+    return write_weights(path, metadata, stored | dict(weights or {}), None)
