@@ -18,6 +18,7 @@ TYPES = {
     "labels": CompressedImage,
     "confidence": CompressedImage,
     "label_info": String,
+    "trace": String,
     "overlay": Image,
     "anatomy/points": PointCloud2,
     "anatomy/obstacles": PointCloud2,
@@ -68,7 +69,7 @@ class Perceiving:
         message = volume_message(volume, next_stamp(), format)
         segmented = self.count("segmented")
         stamp = self.send(message)
-        stamped = [topic for topic in TYPES if topic not in ("label_info", "anatomy/markers")]
+        stamped = [topic for topic in TYPES if topic not in ("label_info", "trace", "anatomy/markers")]
         self.domain.spin_until(
             lambda: (
                 all(self.received[t] and self.received[t][-1].header.stamp == stamp for t in stamped)
