@@ -9,7 +9,6 @@ from scipy.ndimage import gaussian_filter1d
 from threedme_ros.training.axis_filters import (
     apply_along,
     between_slices,
-    box,
     from_control_points,
     gaussian,
     interpolated,
@@ -33,16 +32,15 @@ def test_gaussian_is_scipys(sigma):
     np.testing.assert_allclose(apply_along(image, gaussian(21, sigma), 1).numpy(), expected, atol=1e-5)
 
 
-def test_a_box_of_two_voxels_takes_half_of_both_neighbours():
-    assert box(5, 2.0)[2].tolist() == [0, 0.25, 0.5, 0.25, 0]
-    assert torch.equal(box(5, 1.0), torch.eye(5))
-
-
 def test_slices_are_the_means_of_the_voxels_they_cover():
     ramp = torch.arange(12.0)
     assert (slices(12, 3) @ ramp).tolist() == pytest.approx([1, 4, 7, 10])
     # eight slices of one and a half voxels: the first is all of voxel 0 and half of voxel 1
     assert slices(12, 1.5)[0, :3].tolist() == pytest.approx([2 / 3, 1 / 3, 0])
+    # overlapping slices of six voxels every three, and gaps between slices of one
+    assert (slices(12, 3, 2.0) @ ramp).tolist() == pytest.approx([16 / 9, 4, 7, 83 / 9])  # cut at the ends
+    assert (slices(12, 3, 1 / 3) @ ramp).tolist() == pytest.approx([1, 4, 7, 10])
+    assert (slices(12, 3, 1 / 3) > 0).sum() == 4
     assert (slices(13, 2.6) @ torch.ones(13)).tolist() == pytest.approx([1.0] * 5)
 
 

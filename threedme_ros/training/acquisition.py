@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from .axis_filters import apply_along, between_slices, box, gaussian, interpolated, slices
+from .axis_filters import apply_along, between_slices, gaussian, interpolated, slices
 from .draws import chance, integer, uniform
 
 COARSEST_VOXELS = 2.7
@@ -24,7 +24,7 @@ def random_acquisition(
     generator: torch.Generator,
     strength: float = 1.0,
     modality: str = "ct",
-    coarsest: float | None = None,
+    coarsest: float = COARSEST_VOXELS,
 ) -> Tensor:
     """``image`` as another scanner would show it, clipped to [-1, 1].
 
@@ -80,11 +80,7 @@ def thick_slices(n: int, spacing: float, thickness: float = 1.0, nearest: bool =
 
     thickness: of a slice in spacings; below 1 there are gaps, above 1 the slices overlap.
     """
-    taken = slices(n, spacing)
-    if thickness > 1:
-        taken = taken @ box(n, 1 + (thickness - 1) * spacing)
-    elif thickness * spacing <= 1:  # thinner than a voxel: every slice is what lies at its middle
-        taken = between_slices(len(taken), n)
+    taken = slices(n, spacing, thickness)
     return between_slices(n, len(taken), nearest) @ taken
 
 

@@ -27,20 +27,19 @@ def gaussian(n: int, sigma: float) -> Tensor:
     return _banded(n, weights / weights.sum())
 
 
-def box(n: int, width: float) -> Tensor:
-    """(n, n): the mean over ``width`` >= 1 voxels around each voxel, ends of the box in proportion; border repeated."""
-    radius = math.ceil((width - 1) / 2)
-    distance = torch.arange(-radius, radius + 1).abs()
-    return _banded(n, (width / 2 - distance + 0.5).clamp(0, 1) / width)
+def slices(n: int, spacing: float, thickness: float = 1.0) -> Tensor:
+    """(m, n) with m = round(n / spacing): the scan as m slices, each the mean of the voxels it covers, in proportion.
 
-
-def slices(n: int, spacing: float) -> Tensor:
-    """(m, n) with m = round(n / spacing): the scan as m slices, each the mean of the n / m voxels it covers."""
+    thickness: of a slice, in distances between slices; below 1 there are gaps, above 1 the slices overlap.
+    """
     count = max(1, round(n / spacing))
-    edges = torch.linspace(0, n, count + 1)
+    width = n / count
+    middle = (torch.arange(count) + 0.5)[:, None] * width
     voxel = torch.arange(n, dtype=torch.float32)
-    overlap = torch.minimum(edges[1:, None], voxel + 1) - torch.maximum(edges[:-1, None], voxel)
-    return overlap.clamp(min=0) * (count / n)
+    half = thickness * width / 2
+    overlap = torch.minimum(middle + half, voxel + 1) - torch.maximum(middle - half, voxel)
+    overlap.clamp_(min=0)
+    return overlap / overlap.sum(1, keepdim=True)
 
 
 def between_slices(n: int, count: int, nearest: bool = False) -> Tensor:
