@@ -1,5 +1,6 @@
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,12 +9,14 @@ pytest.importorskip("rclpy")
 from builtin_interfaces.msg import Time
 
 from threedme_ros.anatomy import Anatomy, Structure
+from threedme_ros.inference.engines import EngineError
 from threedme_ros.inference.segmenter import Segmentation
 from threedme_ros.nodes.diagnostics import Health
 from threedme_ros.nodes.messages import volume_message
 from threedme_ros.nodes.parameters import PerceptionParameters
 from threedme_ros.nodes.pipeline import Settings
 from threedme_ros.nodes.volume_worker import VolumeWorker
+from threedme_ros.nodes.watchdog import LeftBehind
 from threedme_ros.phantom import phantom
 from threedme_ros.volume import VolumeError
 
@@ -31,8 +34,8 @@ class Outlet:
     def alive(self):
         return True
 
-    def now_s(self):
-        return 100.0
+    def now_ns(self):
+        return 100 * 10**9
 
     def publish_results(self, results):
         self.results.append(results)
@@ -45,6 +48,23 @@ class Outlet:
 
     def get_logger(self):
         return self
+
+
+class Keeper:
+    """Hands out one `Bones` after the other: a new one after each hang."""
+
+    def __init__(self, *segmenters):
+        self.segmenters, self.hangs, self.building = list(segmenters), 0, False
+
+    def segmenter(self):
+        if not self.segmenters:
+            raise EngineError("no engine is left")
+        return self.segmenters[0]
+
+    def abandon(self):
+        self.hangs += 1
+        self.segmenters.pop(0)
+        return "bones on cpu"
 
 
 class Bones:
@@ -63,11 +83,25 @@ class Bones:
         return Segmentation(volume.with_voxels(labels), volume.with_voxels(labels * np.uint8(200)), {})
 
 
+class Clock:
+    """Stands still until it is moved."""
+
+    now_s = 0.0
+
+    def __call__(self):
+        return self.now_s
+
+
+def make_worker(keeper, health, outlet, left_behind=None, clock=time.monotonic, **parameters):
+    settings = Settings(PerceptionParameters(**parameters), ANATOMY)
+    return VolumeWorker(keeper, settings, health, outlet, left_behind or LeftBehind(), clock)
+
+
 @pytest.fixture
 def rig():
     """(worker, segmenter, health, outlet), started."""
     segmenter, health, outlet = Bones(), Health(), Outlet()
-    worker = VolumeWorker(segmenter, Settings(PerceptionParameters(), ANATOMY), health, outlet)
+    worker = make_worker(Keeper(segmenter), health, outlet)
     worker.start()
     yield worker, segmenter, health, outlet
     segmenter.gate.set()
@@ -151,7 +185,7 @@ def test_changed_margin_rebuilds_the_clouds_without_the_network(rig):
 
 def test_volumes_before_start_after_stop_and_while_disabled_are_ignored():
     health, outlet = Health(), Outlet()
-    worker = VolumeWorker(Bones(), Settings(PerceptionParameters(enabled=False), ANATOMY), health, outlet)
+    worker = make_worker(Keeper(Bones()), health, outlet, enabled=False)
     worker.submit(good(1))
     worker.start()
     worker.submit(good(2))
@@ -169,3 +203,141 @@ def test_again_repeats_the_latest_volume(rig):
     assert worker.again()
     wait(lambda: health.counts["segmented"] == 2)
     assert stamps(outlet) == [7, 7]
+
+
+@pytest.fixture
+def hanging():
+    """hanging(*segmenters, **parameters) -> what a test sees of a worker with these; a hang is one of 30 s."""
+    workers, gates = [], []
+
+    def start(*segmenters, **parameters):
+        gates.extend(segmenter.gate for segmenter in segmenters)
+        rig = SimpleNamespace(health=Health(), outlet=Outlet(), left_behind=LeftBehind(), clock=Clock())
+        rig.keeper = Keeper(*segmenters)
+        rig.worker = make_worker(rig.keeper, rig.health, rig.outlet, rig.left_behind, rig.clock, **parameters)
+        rig.worker.start()
+        workers.append(rig.worker)
+        return rig
+
+    yield start
+    for gate in gates:
+        gate.set()
+    for worker in workers:
+        worker.stop(10)
+
+
+def hang(rig, segmenter, second):
+    """Until ``segmenter`` is stuck in the volume of that stamp, in time, and then too long."""
+    segmenter.gate.clear()
+    segmenter.started.clear()
+    rig.worker.submit(good(second))
+    assert segmenter.started.wait(10)
+    assert rig.worker.check() == ""
+    rig.clock.now_s += 31.0
+
+
+def counted(rig):
+    return {what: n for what, n in rig.health.counts.items() if n}
+
+
+def test_thread_that_hangs_is_left_behind_and_the_next_engine_segments_what_waits(hanging):
+    stuck = Bones()
+    rig = hanging(stuck, Bones())
+    rig.worker.submit(good(1))
+    wait(lambda: rig.health.counts["segmented"] == 1)
+    hang(rig, stuck, 2)
+    rig.worker.submit(good(3))
+    assert rig.worker.describe() == {"watchdog": "volume for 31.0 s of at most 30", "volumes_in_work": 2, "hangs": 0}
+    assert rig.worker.check() == ""
+    wait(lambda: rig.health.counts["segmented"] == 2)
+    assert stamps(rig.outlet) == [1, 3]
+    assert rig.health.last_error == "volume: bones on cpu hangs: no result for 30 s; its thread is left behind"
+    assert rig.left_behind.count == 1
+    assert rig.worker.describe() == {"watchdog": "idle", "volumes_in_work": 0, "hangs": 1}
+
+    stuck.gate.set()  # it comes back after all: too late
+    wait(lambda: rig.left_behind.count == 0)
+    assert stamps(rig.outlet) == [1, 3]
+    assert counted(rig) == {"seen": 3, "segmented": 2, "failed": 1}
+
+
+def test_an_engine_is_made_at_once_after_a_hang_even_if_no_volume_waits(hanging):
+    stuck, fresh = Bones(), Bones()
+    rig = hanging(stuck, fresh)
+    hang(rig, stuck, 1)
+    asked = []
+    rig.keeper.segmenter = lambda: asked.append(1) or fresh
+    assert rig.worker.check() == ""
+    wait(lambda: asked)
+    assert counted(rig) == {"seen": 1, "failed": 1}
+
+
+def test_slow_is_not_stuck_while_an_engine_is_being_built(hanging):
+    slow = Bones()
+    rig = hanging(slow)
+    rig.keeper.building = True
+    hang(rig, slow, 1)
+    assert rig.worker.check() == ""
+    assert rig.worker.describe()["watchdog"] == "building for 31.0 s of at most 600"
+    slow.gate.set()
+    wait(lambda: rig.health.counts["segmented"] == 1)
+    assert (rig.left_behind.count, rig.health.counts["failed"]) == (0, 0)
+
+
+def test_too_many_hangs_are_the_end_of_it(hanging):
+    stuck, also = Bones(), Bones()
+    rig = hanging(stuck, also, max_hangs=1)
+    hang(rig, stuck, 1)
+    assert rig.worker.check() == ""
+    hang(rig, also, 2)
+    rig.worker.submit(good(3))
+    assert rig.worker.check().startswith("gave up after 2 hangs; the last one: volume: bones on cpu hangs")
+    assert not rig.worker.again()
+    assert rig.worker.describe()["watchdog"] == "off"
+    assert counted(rig) == {"seen": 3, "failed": 2, "ignored": 1}
+
+
+def test_no_engine_left_after_a_hang_is_the_end_of_it(hanging):
+    stuck = Bones()
+    rig = hanging(stuck)
+    hang(rig, stuck, 1)
+    wait(lambda: rig.worker.check() == "no engine is left")
+    assert counted(rig) == {"seen": 1, "failed": 1}
+
+
+def test_thread_still_busy_at_the_end_is_left_behind_and_everything_counted(hanging):
+    stuck = Bones()
+    rig = hanging(stuck)
+    hang(rig, stuck, 1)
+    rig.worker.submit(good(2))
+    rig.worker.stop(0.05)
+    assert rig.left_behind.count == 1
+    assert counted(rig) == {"seen": 2, "failed": 1, "ignored": 1}
+
+
+def test_error_while_telling_of_an_error_does_not_end_the_thread(rig):
+    worker, segmenter, health, outlet = rig
+
+    def no_memory(*_):
+        raise MemoryError
+
+    segmenter.error, outlet.error = RuntimeError("boom"), no_memory
+    worker.submit(good(1))
+    wait(lambda: health.counts["failed"] == 1)
+    segmenter.error = SystemExit("a library that ends the process")
+    worker.submit(good(2))
+    wait(lambda: health.counts["failed"] == 2)
+    segmenter.error = None
+    worker.submit(good(3))
+    wait(lambda: health.counts["segmented"] == 1)
+
+
+def test_odd_stamps_are_counted_and_the_volume_that_arrives_last_is_shown(rig):
+    worker, _, health, outlet = rig
+    for count, second in enumerate((7, 7, 3, 500, 8), 1):
+        worker.submit(good(second))
+        wait(lambda count=count: health.counts["segmented"] == count)
+    assert stamps(outlet) == [7, 7, 3, 500, 8]
+    status = {p.key: p.value for p in health.status("n", "active", 0.0, {}).values}
+    assert (status["stamps_repeated"], status["stamps_reversed"], status["stamps_ahead"]) == ("1", "2", "1")
+    assert "stamp 3.000 is 4.000 s before the one before" in outlet.lines

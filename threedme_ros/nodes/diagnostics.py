@@ -1,15 +1,27 @@
-"""What the perception node says about itself: counters, ages and latencies -> diagnostic_msgs/DiagnosticArray."""
+"""What the perception node says about itself: counters, ages and latencies -> diagnostic_msgs/DiagnosticArray.
+
+| level | when |
+|---|---|
+| ERROR | what went wrong last was ours: a volume failed, an engine hung, a transition failed; until the next result |
+| STALE | with `stale_after_s`: the source sent nothing for so long, or the last result is older; until the next one |
+| WARN | the last volume was refused, its stamp was odd, it gave warnings, or several sources publish on `volume` |
+| OK | otherwise |
+
+Ages run on a clock that never steps: neither simulated time nor a system clock that is set makes one negative.
+"""
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from threedme_ros.inference.incremental import UPDATES
+from threedme_ros.nodes.stamps import StampWatch
 
 LATENCIES_KEPT = 200
 
@@ -19,10 +31,12 @@ class Health:
 
     seen = segmented + refused + failed + replaced + ignored + those still waiting or running. Published, from the first
     volume of a source that arrived on = seen + overwritten: those the middleware replaced before we could see them.
+    clock: s, never steps.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._lock = threading.Lock()
+        self._clock = clock
         self.counts = dict.fromkeys(("seen", "segmented", "replaced", "refused", "failed", "ignored", "overwritten"), 0)
         self.passes = dict.fromkeys(UPDATES, 0)
         """Segmented volumes by what the network saw of them."""
@@ -30,42 +44,70 @@ class Health:
         self.sources = 0
         """Publishers connected to `volume`."""
         self.last_error = ""
-        self._broken = False  # the last outcome was an error of ours, not of the input
+        self._broken = ""  # the last outcome, if it was an error of ours, not of the input
         self._stale_reason = ""
+        self._odd_stamp, self._stamps = "", dict.fromkeys(StampWatch.ODD, 0)
         self._warnings: tuple[str, ...] = ()
         self._latencies_s: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self._last_result_s: float | None = None
+        self._last_seen_s: float | None = None
+        self._listening_s: float | None = None
 
     def count(self, what: str, times: int = 1) -> None:
         with self._lock:
             self.counts[what] += times
 
-    def segmented(self, now_s: float, stamp_s: float, warnings: tuple[str, ...] = (), update: str = UPDATES[0]) -> None:
-        """A result went out at ``now_s`` for the volume acquired at ``stamp_s``, both in s of the node's clock.
+    def seen(self) -> None:
+        """A volume arrived, whatever becomes of it."""
+        with self._lock:
+            self.counts["seen"] += 1
+            self._last_seen_s = self._clock()
 
-        update: one of `UPDATES`, what the network saw of it.
+    def stamped(self, odd: str, counts: Mapping[str, int]) -> None:
+        """What is odd about the stamp of the last volume (see `StampWatch`), and how many were."""
+        with self._lock:
+            self._odd_stamp, self._stamps = odd, dict(counts)
+
+    def listening(self, on: bool) -> None:
+        """From now on a source is expected to send, or no longer."""
+        with self._lock:
+            self._listening_s = self._clock() if on else None
+            if not on:
+                self.sources = 0
+
+    def segmented(self, latency_s: float, warnings: tuple[str, ...] = (), update: str = UPDATES[0]) -> None:
+        """A result went out, ``latency_s`` after the stamp of its volume by the node's clock.
+
+        A negative one tells of the clocks, not of us: it is no latency. update: one of `UPDATES`, what the network saw.
         """
         with self._lock:
             self.counts["segmented"] += 1
             self.passes[update] += 1
             self._last_pass = update
-            self._latencies_s.append(now_s - stamp_s)
-            self._last_result_s = now_s
+            if latency_s >= 0:
+                self._latencies_s.append(latency_s)
+            self._last_result_s = self._clock()
             self._warnings = warnings
-            self._stale_reason, self._broken = "", False
+            self._stale_reason = self._broken = ""
 
     def refused(self, reason: str) -> None:
         """The input was no volume we take; the anatomy shown is from before it."""
-        self._error("refused", reason, broken=False)
+        with self._lock:
+            self.counts["refused"] += 1
+            self.last_error, self._broken = reason, ""
+            self._stale_reason = f"last volume refused: {reason}"
 
     def failed(self, reason: str) -> None:
         """We could not segment a volume that looked good."""
-        self._error("failed", reason, broken=True)
+        with self._lock:
+            self.counts["failed"] += 1
+            self.last_error = self._broken = reason
+            self._stale_reason = f"last volume failed: {reason}"
 
     def error(self, reason: str) -> None:
         """Something other than a volume went wrong (a transition, a recomputation)."""
         with self._lock:
-            self.last_error, self._broken = reason, True
+            self.last_error = self._broken = reason
 
     def warn(self, reason: str) -> None:
         """Worth reading, but the anatomy stands (a subscriber whose QoS does not match)."""
@@ -75,34 +117,35 @@ class Health:
     def cleared(self) -> None:
         """A new configuration: errors and results of the old one no longer count; the totals stay."""
         with self._lock:
-            self.last_error, self._stale_reason, self._broken, self._warnings = "", "", False, ()
-            self._last_result_s = None
+            self.last_error = self._stale_reason = self._broken = self._odd_stamp = ""
+            self._warnings = ()
+            self._last_result_s = self._last_seen_s = None
             self._latencies_s.clear()
 
-    def _error(self, what: str, reason: str, broken: bool) -> None:
+    def status(self, name: str, state: str, stale_after_s: float, shown: Mapping[str, object]) -> DiagnosticStatus:
+        """One status; ``shown``: what runs (checkpoint hash, engine, precision, device), as it is."""
         with self._lock:
-            self.counts[what] += 1
-            self.last_error, self._broken = reason, broken
-            self._stale_reason = f"last volume {what}: {reason}"
-
-    def status(
-        self, name: str, state: str, now_s: float, stale_after_s: float, engine: Mapping[str, object]
-    ) -> DiagnosticStatus:
-        """One status; ``engine``: what runs (checkpoint hash, engine, precision, device), shown as it is."""
-        with self._lock:
+            now_s = self._clock()
             age_s = None if self._last_result_s is None else now_s - self._last_result_s
-            aged = age_s is not None and 0 < stale_after_s < age_s
-            stale_reason = self._stale_reason or (f"last result is {age_s:.1f} s old" if aged else "")
-            level, message = self._level(state, stale_reason)
+            silent_s = self._silent_s(now_s)
+            late = [
+                text.format(seconds)
+                for text, seconds in (("no volume for {:.1f} s", silent_s), ("last result is {:.1f} s old", age_s))
+                if seconds is not None and 0 < stale_after_s < seconds
+            ]
+            stale = self._stale_reason or late
+            level, message = self._level(state, late)
             values = {
                 "state": state,
-                **engine,
+                **shown,
                 "volume_sources": self.sources,
+                "source": self._source(silent_s, stale_after_s),
                 **{f"volumes_{what}": n for what, n in self.counts.items()},
                 **{f"passes_{what}": n for what, n in self.passes.items()},
+                **{f"stamps_{what}": n for what, n in self._stamps.items()},
                 "last_pass": self._last_pass,
                 "age_of_last_result_s": "" if age_s is None else f"{age_s:.3f}",
-                "anatomy": "none" if age_s is None else "stale" if stale_reason else "current",
+                "anatomy": "none" if age_s is None else "stale" if stale else "current",
                 **_percentiles_ms(self._latencies_s),
                 "last_error": self.last_error,
                 "warnings": "; ".join(self._warnings),
@@ -110,13 +153,29 @@ class Health:
         pairs = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
         return DiagnosticStatus(level=level, name=name, message=message, hardware_id="threedme_ros", values=pairs)
 
-    def _level(self, state: str, stale_reason: str) -> tuple[bytes, str]:
+    def _silent_s(self, now_s: float) -> float | None:
+        """Since the last volume, or since we listen if that is later; None while we do not."""
+        if self._listening_s is None:
+            return None
+        return now_s - max(self._listening_s, self._last_seen_s or self._listening_s)
+
+    def _source(self, silent_s: float | None, stale_after_s: float) -> str:
+        if silent_s is None:
+            return "off"
+        if 0 < stale_after_s < silent_s:
+            return "stale"
+        return "waiting" if self._last_seen_s is None else "current"
+
+    def _level(self, state: str, late: list[str]) -> tuple[bytes, str]:
         if self._broken:
-            return DiagnosticStatus.ERROR, self.last_error
-        if stale_reason:
-            return DiagnosticStatus.WARN, f"anatomy is stale: {stale_reason}"
-        if self._warnings:
-            return DiagnosticStatus.WARN, "; ".join(self._warnings)
+            return DiagnosticStatus.ERROR, "; ".join((self._broken, *late))
+        stale = [f"anatomy is stale: {self._stale_reason}"] if self._stale_reason else []
+        if late:
+            return DiagnosticStatus.STALE, "; ".join((*late, *stale))
+        crowd = [f"{self.sources} publishers on volume: expected one"] if self.sources > 1 else []
+        odd = [self._odd_stamp] if self._odd_stamp else []
+        if notes := (*stale, *crowd, *odd, *self._warnings):
+            return DiagnosticStatus.WARN, "; ".join(notes)
         return DiagnosticStatus.OK, state
 
 

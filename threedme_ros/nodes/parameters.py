@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
 from threedme_ros.inference.engines import DEFAULT_MIN_AGREEMENT, ENGINES, PRECISIONS
+from threedme_ros.nodes.watchdog import Limits
 from threedme_ros.volume_io import DEFAULT_MAX_VOXELS, FORMATS
 
 MODALITIES = ("auto", "ct", "other")
@@ -86,7 +87,21 @@ class PerceptionParameters(Parameters):
         1.0, "anatomy/obstacles is published again this often for late subscribers [s]", between=(0.1, 3600.0)
     )
     stale_after_s: float = parameter(
-        0.0, "the anatomy is called stale at this age even without an error [s]; 0: never", between=(0.0, 1e6)
+        0.0,
+        "the anatomy at this age, and a source that sends nothing for so long, are called stale [s]; 0: never",
+        between=(0.0, 1e6),
+    )
+    hang_after_s: float = parameter(
+        30.0,
+        "a volume is given up, and its engine replaced, when it takes longer than this and than 10 times what 95% of"
+        " the last ones took [s]; 0: never",
+        between=(0.0, 86400.0),
+    )
+    build_timeout_s: float = parameter(
+        600.0, "an engine that takes longer to be built, checked or warmed up is replaced [s]", between=(1.0, 86400.0)
+    )
+    max_hangs: int = parameter(
+        3, "so many engines that hang are replaced; with the next one the node deactivates itself", between=(0, 20)
     )
     record: str = parameter(
         "", "folder for a bag of every volume and every result, `threedme replay` makes them again; empty: none"
@@ -102,6 +117,11 @@ class PerceptionParameters(Parameters):
         runtime=True,
     )
     enabled: bool = parameter(True, "segment volumes that arrive; false: count and drop them", runtime=True)
+
+    @property
+    def limits(self) -> Limits:
+        """What the watchdog allows."""
+        return Limits(self.hang_after_s, self.build_timeout_s)
 
 
 @dataclass(frozen=True)

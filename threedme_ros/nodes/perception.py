@@ -11,39 +11,40 @@
 | `anatomy/points` | PointCloud2 | reliable, transient local, 1 | x y z [m] rgb label confidence |
 | `anatomy/obstacles` | PointCloud2 | reliable, transient local, 1 | no-go anatomy grown by its margin [m], repeated |
 | `anatomy/markers` | MarkerArray | reliable, transient local, 1 | one TRIANGLE_LIST a structure [m] |
-| `/diagnostics` | DiagnosticArray | reliable, volatile, 10 | 1 Hz, and after every volume |
+| `/diagnostics` | DiagnosticArray | reliable, volatile, 10 | 1 Hz, and after every volume: `Health` |
 
 Clicks (`/clicked_point`, `prompt/*`, `~/clear_prompts`): `threedme_ros.nodes.prompting`.
 
 Services: `~/segment` (Trigger: the latest volume again), `~/set_enabled` (SetBool). Parameters:
 `threedme_ros.nodes.parameters.PerceptionParameters`, and `margin_mm.<structure>` once configured.
 Names are relative, so a namespace works; results carry the stamp and frame of their volume.
+
+What hangs is left behind (`threedme_ros.nodes.watchdog`). A node that has no engine left deactivates itself: the last
+anatomy stays latched, `/diagnostics` say why, and activating or configuring it starts anew.
 """
 
 from __future__ import annotations
 
 import sys
-import traceback
-from collections.abc import Callable
 from dataclasses import fields, replace
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PointStamped
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
+from rclpy.clock import Clock, ClockType
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import MarkerArray
 
-from threedme_ros.inference.incremental import IncrementalSegmenter, UpdatePolicy
-from threedme_ros.inference.segmenter import Segmenter
 from threedme_ros.model.checkpoint import load_checkpoint
 from threedme_ros.nodes import prompting
 from threedme_ros.nodes.arrivals import Arrivals
 from threedme_ros.nodes.diagnostics import Health, diagnostics_message
+from threedme_ros.nodes.engine_keeper import EngineKeeper
 from threedme_ros.nodes.entry import run_node
+from threedme_ros.nodes.lifecycle import ManagedNode
 from threedme_ros.nodes.log_bridge import RosLogHandler
 from threedme_ros.nodes.messages import NOTICE, label_info_message
 from threedme_ros.nodes.parameters import (
@@ -61,6 +62,7 @@ from threedme_ros.nodes.qos import RESULTS, VOLUMES, publisher_events, subscript
 from threedme_ros.nodes.recording import Tape, with_record_parameter
 from threedme_ros.nodes.steady_memory import keep_memory_steady
 from threedme_ros.nodes.volume_worker import VolumeWorker
+from threedme_ros.nodes.watchdog import LeftBehind
 from threedme_ros.share import DEMO_CHECKPOINT, share_path
 
 OUTPUTS = {
@@ -75,21 +77,23 @@ OUTPUTS = {
 }
 RECORDED = {**OUTPUTS, **prompting.OUTPUTS, **dict.fromkeys(prompting.CLICKS, PointStamped)}
 RECORDED |= {"volume": CompressedImage, "/diagnostics": DiagnosticArray}
-DIAGNOSTICS_PERIOD_S = 1.0
-STOP_TIMEOUT_S = 30.0
+TICK_S = 1.0
+STOP_TIMEOUT_S = 20.0
+"""`ros2 launch` and lifecycle managers wait for some 30 s."""
 
 
-class PerceptionNode(LifecycleNode):
-    """Lifecycle node; see the module's tables. While active, all work on volumes happens on one worker thread."""
+class PerceptionNode(ManagedNode):
+    """See the module's tables. While active, all work on volumes happens on one worker thread."""
 
     def __init__(self, **kwargs) -> None:
         super().__init__("perception", **kwargs)
         declare_parameters(self, PerceptionParameters)
-        self._state = "unconfigured"
         self._health = Health()
         self._log_handler = RosLogHandler(self.get_logger(), self._health.warn)
-        self._segmenter: Segmenter | IncrementalSegmenter | None = None
+        self._left_behind = LeftBehind()
+        self._keeper: EngineKeeper | None = None
         self._worker: VolumeWorker | None = None
+        self._warm_up_s = 0.0
         self._outputs: dict = {}
         self._label_info = ""
         self._arrivals = Arrivals()
@@ -99,144 +103,109 @@ class PerceptionNode(LifecycleNode):
         self._tape = Tape(self, RECORDED)
         self._prompting = Prompting(self, self._warn)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self.create_timer(DIAGNOSTICS_PERIOD_S, self._publish_diagnostics)
+        # timers on the node's own clock stop with simulated time, and wait while a clock that was set back catches up
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(TICK_S, self._tick, clock=self._steady)
         self.create_service(Trigger, "~/segment", self._on_segment)
         self.create_service(SetBool, "~/set_enabled", self._on_set_enabled)
         self.add_on_set_parameters_callback(self._check_changes)
         self.add_post_set_parameters_callback(self._apply_changes)
 
-    def start(self) -> None:
-        """Without a lifecycle manager (parameter autostart): configure and activate."""
-        autostart = self.get_parameter("autostart").value
-        if autostart and self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
-            self.trigger_activate()
-
     def close(self) -> None:
-        """Release everything, in any state, before the process ends."""
-        self._attempt("finalized", self._release, TransitionCallbackReturn.ERROR)
+        super().close()
         self._log_handler.close()
+
+    @property
+    def threads_left_behind(self) -> int:
+        """Threads that hang: the process cannot join them."""
+        return self._left_behind.count
 
     @property
     def _engine(self) -> dict[str, str]:
         """What runs now: engine, precision, agreement and those refused, which change when one fails at work."""
-        segmenter = self._segmenter
-        return segmenter.describe() if segmenter else {}
+        return self._keeper.describe() if self._keeper else {}
 
-    # Lifecycle. rclpy swallows what these raise, so `_attempt` logs it first.
-
-    def on_configure(self, state):
-        done = self._attempt("inactive", self._configure, TransitionCallbackReturn.FAILURE)
-        return done if done != TransitionCallbackReturn.SUCCESS else super().on_configure(state)
-
-    def on_activate(self, state):
-        return self._attempt("active", lambda: self._activate(state), TransitionCallbackReturn.FAILURE)
-
-    def on_deactivate(self, state):
-        return self._attempt("inactive", lambda: self._deactivate(state), TransitionCallbackReturn.ERROR)
-
-    def on_cleanup(self, state):
-        return self._attempt("unconfigured", self._release, TransitionCallbackReturn.ERROR)
-
-    def on_shutdown(self, state):
-        return self._attempt("finalized", self._release, TransitionCallbackReturn.ERROR)
-
-    def on_error(self, state):
-        return self._attempt("unconfigured", self._release, TransitionCallbackReturn.FAILURE)
-
-    def _attempt(self, goal: str, step: Callable[[], None], otherwise: TransitionCallbackReturn):
-        try:
-            step()
-        except Exception as error:
-            self._health.error(f"not {goal}: {error}")
-            self.get_logger().error(f"not {goal}: {error}\n{traceback.format_exc()}")
-            return otherwise
-        self._state = goal
-        return TransitionCallbackReturn.SUCCESS
-
-    def _configure(self) -> None:
+    def configure(self) -> None:
         self._health.cleared()
         try:
             parameters = read_parameters(self, PerceptionParameters)
             checkpoint = load_checkpoint(parameters.checkpoint or share_path(DEMO_CHECKPOINT))
             anatomy = matched_anatomy(checkpoint.anatomy, parameters.anatomy)
             anatomy = with_margins(anatomy, self._declare_margins(anatomy))
-            segmenter = Segmenter(
-                checkpoint,
-                engine=parameters.engine,
-                device=parameters.device,
-                precision=parameters.precision,
-                min_agreement=parameters.min_agreement,
-                threads=parameters.threads,
-                modality=parameters.modality,
-            )
-            policy = UpdatePolicy(full_every=parameters.full_every)
-            self._segmenter = IncrementalSegmenter(segmenter, policy) if parameters.incremental else segmenter
+            self._keeper = EngineKeeper(checkpoint, parameters, self._left_behind, self.alive)
+            self._keeper.open()
             self._prompting.configure(checkpoint, parameters.prompt_decoder, parameters.modality)
             for topic, kind in OUTPUTS.items():
                 events = publisher_events(self, topic, RESULTS, self._warn)
                 self._outputs[topic] = self.create_lifecycle_publisher(kind, topic, RESULTS, event_callbacks=events)
             self._tape.start(parameters.record, parameters.record_limit_gb, self._on_recording_stopped)
-            self._worker = VolumeWorker(self._segmenter, Settings(parameters, anatomy), self._health, self)
+            settings = Settings(parameters, anatomy)
+            self._worker = VolumeWorker(self._keeper, settings, self._health, self, self._left_behind)
         except Exception:
-            self._release()
+            self.release()
             raise
         self.get_logger().info(f"configured: {self._engine}; {NOTICE}")
 
-    def _activate(self, state) -> None:
-        self._segmenter.warm_up()
-        try:
-            super().on_activate(state)
-            self._publish_label_info()
-            self._worker.start()
-            self._prompting.start()
-            events = subscription_events(self, "volume", VOLUMES, self._warn, self._on_sources)
-            self._volumes = self.create_subscription(
-                CompressedImage, "volume", self._on_volume, VOLUMES, event_callbacks=events
-            )
-            period_s = self._worker.settings.parameters.obstacle_period_s
-            self._obstacle_timer = self.create_timer(period_s, self._repeat_obstacles)
-        except Exception:
-            self._deactivate(state)
-            raise
+    def activate(self) -> None:
+        self._keeper.forgive()
+        self._warm_up_s = self._keeper.warm_up()
+
+    def activated(self) -> None:
+        self._publish_label_info()
+        self._worker.start(self._warm_up_s)
+        self._prompting.start()
+        events = subscription_events(self, "volume", VOLUMES, self._warn, self._on_sources)
+        self._volumes = self.create_subscription(
+            CompressedImage, "volume", self._on_volume, VOLUMES, event_callbacks=events
+        )
+        period_s = self._worker.settings.parameters.obstacle_period_s
+        self._obstacle_timer = self.create_timer(period_s, self._repeat_obstacles, clock=self._steady)
+        self._health.listening(True)
         self.get_logger().info(f"active: waiting for {self._volumes.topic_name}")
 
-    def _deactivate(self, state) -> None:
-        self._halt()
-        super().on_deactivate(state)
-
-    def _halt(self) -> None:
-        """No volume comes in and none is being worked on; TimeoutError if the engine hangs."""
+    def halt(self) -> None:
         if self._volumes:
             self.destroy_subscription(self._volumes)
         if self._obstacle_timer:
             self.destroy_timer(self._obstacle_timer)
         self._volumes = self._obstacle_timer = None
-        self._health.sources = 0
-        self._prompting.stop(STOP_TIMEOUT_S)
+        self._health.listening(False)
+        if stuck := self._prompting.stop(STOP_TIMEOUT_S):
+            self._left_behind.add(stuck)
         if self._worker:
             self._worker.stop(STOP_TIMEOUT_S)
 
-    def _release(self) -> None:
+    def release(self) -> None:
         try:
-            self._halt()
+            self.halt()
         finally:
             self._prompting.release()
             for publisher in self._outputs.values():
                 self.destroy_lifecycle_publisher(publisher)
             for name in self._margins:
                 self.undeclare_parameter(name)
-            if self._segmenter:
-                self._segmenter.close()
+            if self._keeper:
+                self._keeper.close()
             self._tape.stop()
-            self._outputs, self._margins, self._segmenter, self._worker = {}, [], None, None
+            self._outputs, self._margins, self._keeper, self._worker = {}, [], None, None
+
+    def went_wrong(self, line: str) -> None:
+        self._health.error(line)
+
+    def _tick(self) -> None:
+        if self._worker and (reason := self._worker.check()):
+            self.trigger_deactivate()
+            self._health.error(f"deactivated: {reason}")
+            self.get_logger().error(f"deactivated: {reason}")
+        self._publish_diagnostics()
 
     # Results, called from the worker.
 
     def alive(self) -> bool:
         return self.context.ok()
 
-    def now_s(self) -> float:
-        return self.get_clock().now().nanoseconds / 1e9
+    def now_ns(self) -> int:
+        return self.get_clock().now().nanoseconds
 
     def publish_results(self, results: Results) -> None:
         self._publish_label_info(only_if_changed=True)  # another engine may have taken over
@@ -271,8 +240,10 @@ class PerceptionNode(LifecycleNode):
     def _publish_diagnostics(self) -> None:
         stale_after_s = self.get_parameter("stale_after_s").value
         name = self.get_fully_qualified_name()
-        shown = {**self._engine, **self._prompting.describe(), **self._tape.describe()}
-        status = self._health.status(name, self._state, self.now_s(), stale_after_s, shown)
+        watched = self._worker.describe() if self._worker else {}
+        shown = {**self._engine, **watched, **self._prompting.describe(), **self._tape.describe()}
+        shown["threads_left_behind"] = self.threads_left_behind
+        status = self._health.status(name, self.state, stale_after_s, shown)
         if self._tape.failure and status.level != DiagnosticStatus.ERROR:
             status.level, status.message = DiagnosticStatus.ERROR, f"recording stopped: {self._tape.failure}"
         message = diagnostics_message(status, self.get_clock().now().to_msg())
@@ -309,8 +280,8 @@ class PerceptionNode(LifecycleNode):
     # Services and parameters.
 
     def _on_segment(self, request, response):
-        response.success = self._state == "active" and self._worker.again()
-        response.message = "queued" if response.success else f"no volume to segment ({self._state})"
+        response.success = self.state == "active" and self._worker.again()
+        response.message = "queued" if response.success else f"no volume to segment ({self.state})"
         return response
 
     def _on_set_enabled(self, request, response):
@@ -342,7 +313,7 @@ class PerceptionNode(LifecycleNode):
         self._worker.change(
             Settings(replace(settings.parameters, **rows), with_margins(settings.anatomy, margins)),
         )
-        if margins and self._state == "active":
+        if margins and self.state == "active":
             self._publish_label_info()
 
 

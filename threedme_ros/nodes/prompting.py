@@ -136,14 +136,19 @@ class Prompting:
             callback = self._on_foreground if foreground else self._on_background
             self._subscriptions.append(self._node.create_subscription(PointStamped, topic, callback, 10))
 
-    def stop(self, timeout_s: float) -> None:
-        """No click comes in and none is being worked on; TimeoutError if the network hangs."""
+    def stop(self, timeout_s: float) -> threading.Thread | None:
+        """No click comes in and none is being worked on. Returns the thread if it hangs: it is left behind then."""
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions = []
         worker, self._worker = self._worker, None
-        if worker:
-            worker.stop(timeout_s)
+        if worker is None:
+            return None
+        worker.close()
+        if worker.joined(timeout_s):
+            return None
+        self._warn(f"clicks: still busy after {timeout_s:.0f} s; the thread is left behind")
+        return worker.thread
 
     def release(self) -> None:
         for publisher in self._outputs.values():

@@ -1,149 +1,169 @@
-"""The failure policy: which volume is segmented, which is refused, and what stays when one fails."""
+"""Who works on the volumes: one thread and a slot of one, watched, and left behind for another when it hangs."""
 
 from __future__ import annotations
 
-import traceback
-from time import perf_counter
-from typing import Protocol
+import time
+from collections.abc import Callable
+from functools import partial
 
 from sensor_msgs.msg import CompressedImage, PointCloud2
 
-from threedme_ros.inference.incremental import IncrementalSegmenter
-from threedme_ros.inference.segmenter import Segmenter
 from threedme_ros.nodes import pipeline
 from threedme_ros.nodes.diagnostics import Health
+from threedme_ros.nodes.engine_keeper import EngineKeeper
 from threedme_ros.nodes.messages import MessageError, check_volume_header
+from threedme_ros.nodes.stamps import StampWatch
+from threedme_ros.nodes.volume_work import PROGRESS_PERIOD_S, REBUILD, REFRESH, Outlet, VolumeWork
+from threedme_ros.nodes.watchdog import Durations, LeftBehind, Watch
 from threedme_ros.nodes.worker import Worker
-from threedme_ros.volume import VolumeError
 
-PROGRESS_PERIOD_S = 5.0
-REFRESH = object()
-"""The job that builds the clouds of the last result again, after a margin or a threshold changed."""
-
-
-class Outlet(Protocol):
-    """Where results go: the node. Called from the worker thread, except `publish_health`."""
-
-    def alive(self) -> bool: ...
-    def now_s(self) -> float: ...
-    def publish_results(self, results: pipeline.Results) -> None: ...
-    def publish_clouds(self, clouds: pipeline.Clouds) -> None: ...
-    def publish_health(self) -> None: ...
-    def get_logger(self): ...
+VOLUME = "volume"
+NAMES = {id(REFRESH): "clouds", id(REBUILD): "engine"}
 
 
 class VolumeWorker:
-    """Takes volume messages without blocking, segments the newest, publishes all of a volume's results together.
+    """Takes volume messages without blocking and hands the newest to `VolumeWork`; every volume is counted once.
 
-    A bad volume costs one log line and a count; what was published before it stays. Nothing empty is ever published
-    because of an error.
+    Of a thread that was given up nothing is published or counted any more.
     """
 
     def __init__(
         self,
-        segmenter: Segmenter | IncrementalSegmenter,
+        keeper: EngineKeeper,
         settings: pipeline.Settings,
         health: Health,
         outlet: Outlet,
+        left_behind: LeftBehind,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.settings = settings
-        self._segmenter = segmenter
-        self._health = health
-        self._outlet = outlet
+        """clock: s, never steps."""
+        self._clock = clock
+        self._keeper, self._health, self._outlet, self._left_behind = keeper, health, outlet, left_behind
+        self._work = VolumeWork(keeper, settings, health, outlet)
+        self._durations = Durations()
+        self._stamps = StampWatch()
         self._worker: Worker | None = None
+        self._watch = self._new_watch()
         self._last_message: CompressedImage | None = None
-        self._last: pipeline.Results | None = None
-        self.last_obstacles: PointCloud2 | None = None
 
-    def start(self) -> None:
-        self._worker = Worker(self._run, "segmentation")
+    @property
+    def settings(self) -> pipeline.Settings:
+        return self._work.settings
+
+    @property
+    def last_obstacles(self) -> PointCloud2 | None:
+        return self._work.last_obstacles
+
+    def start(self, warm_up_s: float = 0.0) -> None:
+        """warm_up_s: what the engine's first volume took; as long a time is nothing odd."""
+        if warm_up_s:
+            self._durations.learn(warm_up_s)
+        self._work.hopeless = ""
+        self._begin()
 
     def stop(self, timeout_s: float) -> None:
-        """Joins the thread; a waiting volume is counted as ignored. TimeoutError if the engine hangs."""
+        """Joins the thread; a waiting volume is counted as ignored. A thread still busy then is left behind."""
         if self._worker is None:
             return
         worker, self._worker = self._worker, None
-        self._count_dropped(worker.stop(timeout_s), "ignored")
+        self._count_dropped(worker.close(), "ignored")
+        if not worker.joined(timeout_s) and self._watch.give_up():
+            self._leave(worker, f"still busy after {timeout_s:.0f} s")
 
     def submit(self, message: CompressedImage) -> None:
         """Never blocks. What the header alone disqualifies is refused here, so it cannot replace a good volume."""
-        self._health.count("seen")
+        self._health.seen()
         if self._worker is None or not self.settings.parameters.enabled:
             self._health.count("ignored")
             return
         try:
             check_volume_header(message)
         except MessageError as error:
-            self._refuse(error)
+            self._work.refuse(error)
             return
+        stamp = message.header.stamp
+        odd = self._stamps.look(stamp.sec * 10**9 + stamp.nanosec, self._outlet.now_ns())
+        self._health.stamped(odd, self._stamps.counts)
+        if odd:
+            self._outlet.get_logger().warning(odd, throttle_duration_sec=PROGRESS_PERIOD_S)
         self._last_message = message
         self._count_dropped(self._worker.submit(message), "replaced")
 
     def again(self) -> bool:
-        """Segment the latest volume once more; False if there was none yet."""
-        if self._last_message is None:
+        """Segment the latest volume once more; False if there was none yet, or none is taken."""
+        if self._last_message is None or self._worker is None:
             return False
-        self.submit(self._last_message)
+        self._health.seen()
+        if self.settings.parameters.enabled:
+            self._count_dropped(self._worker.submit(self._last_message), "replaced")
+        else:
+            self._health.count("ignored")
         return True
 
     def change(self, settings: pipeline.Settings) -> None:
         """From the next volume on, and for the clouds of the last one."""
-        self.settings = settings
+        self._work.settings = settings
         if self._worker is not None:
             self._worker.offer(REFRESH)
 
-    def _run(self, job: CompressedImage | object) -> None:
+    def check(self) -> str:
+        """At least once a second, from the thread that submits: leave behind what hangs, go on with another engine.
+
+        Returns why there is no going on, empty if there is.
+        """
+        if self._worker is None:
+            return ""
+        overdue = self._watch.overdue(self._keeper.building)
+        if overdue and self._watch.give_up():
+            worker, self._worker = self._worker, None
+            waiting = worker.close()
+            reason = self._leave(worker, overdue)
+            if self._keeper.hangs > self.settings.parameters.max_hangs:
+                self._count_dropped(waiting, "ignored")
+                return f"gave up after {self._keeper.hangs} hangs; the last one: {reason}"
+            self._begin()
+            self._worker.submit(waiting or REBUILD)
+        return self._work.hopeless
+
+    def describe(self) -> dict[str, object]:
+        """What diagnostics show: who works on what for how long, volumes in hand, hangs since the activation."""
+        working = self._watch.running and self._watch.what == VOLUME
+        return {
+            "watchdog": self._watch.describe() if self._worker else "off",
+            "volumes_in_work": working + self._worker.waiting if self._worker else 0,
+            "hangs": self._keeper.hangs,
+        }
+
+    def _begin(self) -> None:
+        self._watch = self._new_watch()
+        self._worker = Worker(partial(self._run, self._watch), "segmentation")
+
+    def _new_watch(self) -> Watch:
+        return Watch(self.settings.parameters.limits, self._durations, self._clock)
+
+    def _leave(self, worker: Worker, overdue: str) -> str:
+        """``worker``, whose job was just given up, is left behind; returns what was said about it."""
+        self._left_behind.add(worker.thread)
+        reason = f"{self._watch.what}: {self._keeper.abandon()} hangs: {overdue}; its thread is left behind"
+        (self._health.failed if self._watch.what == VOLUME else self._health.error)(reason)
+        self._outlet.get_logger().error(reason)
+        return reason
+
+    def _run(self, watch: Watch, job: CompressedImage | object) -> None:
+        """On the worker's thread: whatever happens, it lives on and a volume is counted."""
+        is_volume = isinstance(job, CompressedImage)
+        watch.begin(VOLUME if is_volume else NAMES[id(job)], len(job.data) if is_volume else 0)
         try:
-            if job is REFRESH:
-                self._refresh()
-            else:
-                self._segment(job)
-        except VolumeError as error:
-            self._refuse(error)
-        except Exception as error:
-            if not self._outlet.alive():  # the process is ending: nothing can be published, nobody listens
-                return
-            reason = f"{type(error).__name__}: {_one_line(error)}"
-            (self._health.error if job is REFRESH else self._health.failed)(reason)
-            self._outlet.get_logger().error(f"not segmented: {reason}\n{traceback.format_exc()}")
-            self._outlet.publish_health()
-
-    def _segment(self, message: CompressedImage) -> None:
-        began = perf_counter()
-        results = pipeline.process(message, self._segmenter, self.settings)
-        self._outlet.publish_results(results)
-        seconds = perf_counter() - began
-        self._last, self.last_obstacles = results, results.clouds.obstacles
-        stamp = message.header.stamp
-        segmentation = results.segmentation
-        warnings = segmentation.warnings
-        acquired_s = stamp.sec + stamp.nanosec / 1e9
-        self._health.segmented(self._outlet.now_s(), acquired_s, warnings, segmentation.update)
-        for warning in warnings:
-            self._outlet.get_logger().warning(warning)
-        self._outlet.get_logger().info(
-            f"segmented a volume of {segmentation.labels.shape} voxels in {seconds:.2f} s ({segmentation.update} pass)",
-            throttle_duration_sec=PROGRESS_PERIOD_S,
-        )
-        self._outlet.publish_health()
-
-    def _refresh(self) -> None:
-        if self._last is None:
+            tell = self._work.do(job, watch)
+        except BaseException:  # one error after the other, as when memory is out: not even the first could be told
+            tell = partial(self._health.failed if is_volume else self._health.error, "failed, and could not say why")
+        if not watch.end():
             return
-        clouds = pipeline.clouds(self._last.segmentation, self.settings, self._last.header)
-        self._outlet.publish_clouds(clouds)
-        self.last_obstacles = clouds.obstacles
-
-    def _refuse(self, error: VolumeError) -> None:
-        reason = _one_line(error)
-        self._health.refused(reason)
-        self._outlet.get_logger().warning(f"volume refused: {reason}")
-        self._outlet.publish_health()
+        try:
+            tell()
+        except Exception as error:  # it was counted before that
+            self._health.error(f"not told: {type(error).__name__}")
 
     def _count_dropped(self, job: CompressedImage | object | None, what: str) -> None:
-        if job is not None and job is not REFRESH:
+        if isinstance(job, CompressedImage):
             self._health.count(what)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:500]

@@ -17,6 +17,10 @@ class LatestSlot(Generic[Job]):
         self._jobs: list[Job] = []
         self._closed = False
 
+    @property
+    def waiting(self) -> int:
+        return len(self._jobs)
+
     def put(self, job: Job) -> Job | None:
         """Never waits. Returns what will not run: the job that was still waiting, or ``job`` itself once closed."""
         with self._ready:
@@ -55,8 +59,13 @@ class Worker(Generic[Job]):
         self._slot: LatestSlot[Job] = LatestSlot()
         self._work = work
         # a daemon: an engine that never returns must not keep the process from ending
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """Jobs in the slot: 0 or 1."""
+        return self._slot.waiting
 
     def submit(self, job: Job) -> Job | None:
         """Never waits. Returns the job that will not run because of this one (see `LatestSlot.put`)."""
@@ -66,12 +75,20 @@ class Worker(Generic[Job]):
         """Run ``job`` unless another one is waiting."""
         self._slot.offer(job)
 
+    def close(self) -> Job | None:
+        """No job after the running one; returns the waiting job, which will not run. Never waits."""
+        return self._slot.close()
+
+    def joined(self, timeout_s: float) -> bool:
+        """After `close`: wait for the running job; False if it is still busy."""
+        self.thread.join(timeout_s)
+        return not self.thread.is_alive()
+
     def stop(self, timeout_s: float) -> Job | None:
         """Let the running job end and join; returns the waiting job, which will not run. TimeoutError if it hangs."""
-        dropped = self._slot.close()
-        self._thread.join(timeout_s)
-        if self._thread.is_alive():
-            raise TimeoutError(f"{self._thread.name}: still busy after {timeout_s} s")
+        dropped = self.close()
+        if not self.joined(timeout_s):
+            raise TimeoutError(f"{self.thread.name}: still busy after {timeout_s} s")
         return dropped
 
     def _run(self) -> None:

@@ -1,0 +1,133 @@
+import threading
+import time
+
+import pytest
+
+from threedme_ros.nodes.watchdog import Durations, HangError, LeftBehind, Limits, Watch, within
+
+LIMITS = Limits(hang_after_s=30.0, build_timeout_s=600.0)
+
+
+class Clock:
+    now_s = 50.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def watch(clock):
+    return Watch(LIMITS, Durations(), clock)
+
+
+def durations(*pairs) -> Durations:
+    known = Durations()
+    for seconds, size in pairs:
+        known.learn(seconds, size)
+    return known
+
+
+@pytest.mark.parametrize(
+    ("known", "size", "limit_s"),
+    [
+        ((), 1000, 30.0),  # nothing measured yet
+        (((1.0, 1000),), 1000, 30.0),
+        (((4.0, 1000),), 1000, 40.0),  # 10 times what it took
+        (((4.0, 1000),), 500, 40.0),
+        (((4.0, 1000),), 3000, 120.0),  # three times larger than any before
+        (((4.0, 1000), (4.0, 4000)), 3000, 40.0),
+        (((5.0, 0),), 3000, 50.0),  # a warm-up: its size means nothing
+        (((100.0, 1000),), 1000, 600.0),  # never longer than a build
+        (((1.0, 1000),) * 99 + ((9.0, 1000),), 1000, 30.0),  # one slow volume of a hundred is no rule
+    ],
+)
+def test_limit_is_learned(known, size, limit_s):
+    assert durations(*known).limit_s(LIMITS, size) == pytest.approx(limit_s)
+
+
+def test_zero_gives_nothing_up(clock):
+    watch = Watch(Limits(0.0, 600.0), Durations(), clock)
+    watch.begin("volume", 10)
+    clock.now_s += 1e9
+    assert watch.overdue(False) == watch.overdue(True) == ""
+
+
+def test_job_is_overdue_past_its_limit(watch, clock):
+    assert (watch.overdue(False), watch.describe()) == ("", "idle")
+    watch.begin("volume", 10)
+    clock.now_s += 29.0
+    assert (watch.overdue(False), watch.describe()) == ("", "volume for 29.0 s of at most 30")
+    clock.now_s += 2.0
+    assert watch.overdue(False) == "no result for 30 s"
+    assert watch.give_up()
+    assert (watch.overdue(False), watch.describe(), watch.running) == ("", "stuck", False)
+
+
+def test_building_has_a_limit_of_its_own_and_the_job_starts_over_after_it(watch, clock):
+    watch.begin("volume", 10)
+    clock.now_s += 20.0
+    assert watch.overdue(True) == ""
+    clock.now_s += 599.0
+    assert watch.overdue(True) == ""
+    assert watch.overdue(False) == ""
+    clock.now_s += 29.0
+    assert watch.overdue(False) == ""
+    clock.now_s += 2.0
+    assert watch.overdue(False) == "no result for 30 s"
+    assert watch.overdue(True) == ""
+    clock.now_s += 601.0
+    assert watch.overdue(True) == "building for 600 s"
+
+
+def test_an_outcome_belongs_to_one_side_only(watch):
+    assert not watch.give_up()
+    watch.begin("volume", 10)
+    assert watch.end()
+    assert not watch.give_up()
+    watch.begin("volume", 10)
+    assert watch.give_up()
+    assert not watch.give_up()
+    assert not watch.end()
+
+
+def test_what_built_is_no_measure_of_what_a_volume_takes(clock):
+    known = Durations()
+    watch = Watch(LIMITS, known, clock)
+    watch.begin("volume", 1000)
+    clock.now_s += 20.0
+    watch.overdue(True)
+    assert watch.end()
+    watch.begin("clouds")
+    clock.now_s += 20.0
+    assert watch.end()
+    assert known.limit_s(LIMITS, 1000) == 30.0
+    watch.begin("volume", 1000)
+    clock.now_s += 20.0
+    assert watch.end()
+    assert known.limit_s(LIMITS, 1000) == 200.0
+
+
+def test_within_hands_on_results_and_errors():
+    left_behind = LeftBehind()
+    assert within(10.0, lambda: 7, "seven", left_behind) == 7
+    with pytest.raises(ZeroDivisionError):
+        within(10.0, lambda: 1 / 0, "nothing", left_behind)
+    assert left_behind.count == 0
+
+
+@pytest.mark.parametrize(("alive", "error"), [(True, HangError), (False, InterruptedError)])
+def test_within_leaves_behind_what_does_not_return(alive, error):
+    release, left_behind = threading.Event(), LeftBehind()
+    with pytest.raises(error, match="sleeper: "):
+        within(0.2, release.wait, "sleeper", left_behind, lambda: alive)
+    assert left_behind.count == 1
+    release.set()
+    end = time.monotonic() + 10
+    while left_behind.count:
+        assert time.monotonic() < end
+        time.sleep(0.01)

@@ -1,0 +1,123 @@
+"""What is done with one volume, and what is told of it: which is refused, and what stays when one fails."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from functools import partial
+from time import perf_counter
+from typing import Protocol
+
+from sensor_msgs.msg import CompressedImage, PointCloud2
+
+from threedme_ros.inference.engines import EngineError
+from threedme_ros.nodes import pipeline
+from threedme_ros.nodes.diagnostics import Health
+from threedme_ros.nodes.engine_keeper import EngineKeeper
+from threedme_ros.nodes.watchdog import Watch
+from threedme_ros.volume import VolumeError
+
+PROGRESS_PERIOD_S = 5.0
+REFRESH = object()
+"""The job that builds the clouds of the last result again, after a margin or a threshold changed."""
+REBUILD = object()
+"""The job that makes an engine, after one hung."""
+
+Tell = Callable[[], None]
+
+
+class Outlet(Protocol):
+    """Where results go: the node. Called from the worker thread, except `publish_health`."""
+
+    def alive(self) -> bool: ...
+    def now_ns(self) -> int: ...
+    def publish_results(self, results: pipeline.Results) -> None: ...
+    def publish_clouds(self, clouds: pipeline.Clouds) -> None: ...
+    def publish_health(self) -> None: ...
+    def get_logger(self): ...
+
+
+class VolumeWork:
+    """Segments a volume and publishes all of its results together; keeps the last ones.
+
+    A bad volume costs one log line and a count; what was published before it stays. Nothing empty is ever published
+    because of an error. hopeless: why no volume can be segmented any more, empty while one can.
+    """
+
+    def __init__(self, keeper: EngineKeeper, settings: pipeline.Settings, health: Health, outlet: Outlet) -> None:
+        self.settings = settings
+        self.hopeless = ""
+        self._keeper, self._health, self._outlet = keeper, health, outlet
+        self._last: pipeline.Results | None = None
+        self.last_obstacles: PointCloud2 | None = None
+
+    def do(self, job: CompressedImage | object, watch: Watch) -> Tell:
+        """Do ``job``, a volume message or one of the above; returns what counts it and tells of it.
+
+        Nothing is published once ``watch`` gave the job up.
+        """
+        try:
+            if job is REFRESH:
+                return self._refresh(watch)
+            segmenter = self._segmenter()
+            return self._publish_health if job is REBUILD else self._segment(job, segmenter, watch)
+        except VolumeError as error:
+            return partial(self.refuse, error)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {_one_line(error)}"
+            return partial(self._fail, isinstance(job, CompressedImage), reason, traceback.format_exc())
+
+    def refuse(self, error: VolumeError) -> None:
+        reason = _one_line(error)
+        self._health.refused(reason)
+        self._outlet.get_logger().warning(f"volume refused: {reason}")
+        self._publish_health()
+
+    def _segmenter(self):
+        try:
+            return self._keeper.segmenter()
+        except EngineError as error:  # made anew after a hang, and nothing is left that could be made
+            self.hopeless = str(error)
+            raise
+
+    def _segment(self, message: CompressedImage, segmenter, watch: Watch) -> Tell:
+        began = perf_counter()
+        results = pipeline.process(message, segmenter, self.settings)
+        if watch.given_up:
+            return self._publish_health
+        self._outlet.publish_results(results)
+        self._last, self.last_obstacles = results, results.clouds.obstacles
+        return partial(self._segmented, results, perf_counter() - began)
+
+    def _refresh(self, watch: Watch) -> Tell:
+        if self._last is not None:
+            clouds = pipeline.clouds(self._last.segmentation, self.settings, self._last.header)
+            if not watch.given_up:
+                self._outlet.publish_clouds(clouds)
+                self.last_obstacles = clouds.obstacles
+        return lambda: None
+
+    def _segmented(self, results: pipeline.Results, seconds: float) -> None:
+        segmentation, stamp = results.segmentation, results.header.stamp
+        latency_s = (self._outlet.now_ns() - stamp.sec * 10**9 - stamp.nanosec) / 1e9
+        self._health.segmented(latency_s, segmentation.warnings, segmentation.update)
+        for warning in segmentation.warnings:
+            self._outlet.get_logger().warning(warning)
+        self._outlet.get_logger().info(
+            f"segmented a volume of {segmentation.labels.shape} voxels in {seconds:.2f} s ({segmentation.update} pass)",
+            throttle_duration_sec=PROGRESS_PERIOD_S,
+        )
+        self._publish_health()
+
+    def _fail(self, is_volume: bool, reason: str, trace: str) -> None:
+        (self._health.failed if is_volume else self._health.error)(reason)
+        if self._outlet.alive():  # else the process is ending: nothing can be published, nobody listens
+            self._outlet.get_logger().error(f"{'not segmented: ' if is_volume else ''}{reason}\n{trace}")
+            self._publish_health()
+
+    def _publish_health(self) -> None:
+        self._outlet.publish_health()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:500]
