@@ -243,6 +243,7 @@ def test_no_identifier_in_any_message_or_log(receiver, patient_b):
     [
         ({"ae_title": "ALTOGETHERTOOLONGTITLE"}, "error: DICOM receiver at"),
         ({"save_folder": "/nowhere/at/all"}, "expected an existing folder"),
+        ({"save_folder": "/tmp"}, "expected one that not all may write to"),
     ],
 )
 def test_unusable_parameters_end_it_with_one_line(domain, parameters, reason):

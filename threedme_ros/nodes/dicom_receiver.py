@@ -13,6 +13,7 @@ docs/openigtlink.md.
 from __future__ import annotations
 
 import logging
+import stat
 import sys
 import threading
 import time
@@ -79,6 +80,8 @@ class DicomReceiver(Node):
         self._folder = Path(parameters.save_folder).expanduser() if parameters.save_folder else None
         if self._folder and not self._folder.is_dir():
             raise ParameterError(f"save_folder {parameters.save_folder!r}: expected an existing folder")
+        if self._folder and self._folder.stat().st_mode & stat.S_IWOTH:
+            raise ParameterError(f"save_folder {parameters.save_folder!r}: expected one that not all may write to")
         self._tally = Tally("slices", "slices_refused", "series_published", "series_refused", "associations_refused")
         self._store = SeriesStore(
             StoreSettings(
