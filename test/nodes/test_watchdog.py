@@ -41,13 +41,23 @@ def durations(*pairs) -> Durations:
         (((4.0, 1000),), 500, 40.0),
         (((4.0, 1000),), 3000, 120.0),  # three times larger than any before
         (((4.0, 1000), (4.0, 4000)), 3000, 40.0),
-        (((5.0, 0),), 3000, 50.0),  # a warm-up: its size means nothing
         (((100.0, 1000),), 1000, 600.0),  # never longer than a build
         (((1.0, 1000),) * 99 + ((9.0, 1000),), 1000, 30.0),  # one slow volume of a hundred is no rule
     ],
 )
 def test_limit_is_learned(known, size, limit_s):
     assert durations(*known).limit_s(LIMITS, size) == pytest.approx(limit_s)
+
+
+def test_warm_up_counts_while_few_are_measured():
+    known = Durations()
+    known.warmed_up(5.0)
+    assert known.limit_s(LIMITS, 3000) == 50.0
+    for _ in range(4):
+        known.learn(0.1, 1000)
+    assert known.limit_s(LIMITS, 1000) == 50.0
+    known.learn(0.1, 1000)
+    assert known.limit_s(LIMITS, 1000) == 30.0
 
 
 def test_zero_gives_nothing_up(clock):

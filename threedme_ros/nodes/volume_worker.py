@@ -56,8 +56,7 @@ class VolumeWorker:
 
     def start(self, warm_up_s: float = 0.0) -> None:
         """warm_up_s: what the engine's first volume took; as long a time is nothing odd."""
-        if warm_up_s:
-            self._durations.learn(warm_up_s)
+        self._durations.warmed_up(warm_up_s)
         self._work.hopeless = ""
         self._begin()
 

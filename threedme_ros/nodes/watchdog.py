@@ -1,7 +1,7 @@
 """Is the work under way stuck? What a job may take is learned from those before it. No ROS, no topic.
 
 A job is given up when it runs longer than `Limits.hang_after_s` and longer than `SLACK` times what 95% of the last ones
-took; a job larger than any before may take longer in proportion. While an engine builds what it needs for a shape,
+took, and the warm-up as long as there are few; a job larger than any before may take longer in proportion. While an engine builds what it needs for a shape,
 which may take minutes, `Limits.build_timeout_s` holds instead, and no limit is ever longer than that. Python cannot end
 a thread: one that is given up is left behind, and what it brings back later is dropped.
 """
@@ -19,6 +19,7 @@ import numpy as np
 
 SLACK = 10.0
 DURATIONS_KEPT = 200
+FEW = 5
 POLL_S = 0.1
 
 Result = TypeVar("Result")
@@ -61,9 +62,15 @@ class Durations:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._kept: deque[tuple[float, int]] = deque(maxlen=DURATIONS_KEPT)
+        self._warm_up_s = 0.0
 
-    def learn(self, seconds: float, size: int = 0) -> None:
-        """size: of the job, in bytes; 0 where that means nothing."""
+    def warmed_up(self, seconds: float) -> None:
+        """What the engine's first run took."""
+        with self._lock:
+            self._warm_up_s = seconds
+
+    def learn(self, seconds: float, size: int) -> None:
+        """size: of the job, in bytes."""
         with self._lock:
             self._kept.append((seconds, size))
 
@@ -72,11 +79,10 @@ class Durations:
         if not limits.hang_after_s:
             return float("inf")
         with self._lock:
-            kept = list(self._kept)
-        limit_s = limits.hang_after_s
+            kept, warm_up_s = list(self._kept), self._warm_up_s
+        limit_s = max(limits.hang_after_s, SLACK * warm_up_s if len(kept) < FEW else 0.0)
         if kept:
-            largest = max(size for _, size in kept)
-            growth = max(1.0, size / largest) if largest else 1.0
+            growth = max(1.0, size / max(size for _, size in kept))
             limit_s = max(limit_s, SLACK * growth * float(np.percentile([seconds for seconds, _ in kept], 95)))
         return min(limit_s, max(limits.build_timeout_s, limits.hang_after_s))
 
