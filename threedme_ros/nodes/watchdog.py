@@ -1,9 +1,10 @@
 """Is the work under way stuck? What a job may take is learned from those before it. No ROS, no topic.
 
 A job is given up when it runs longer than `Limits.hang_after_s` and longer than `SLACK` times what 95% of the last ones
-took, and the warm-up as long as there are few; a job larger than any before may take longer in proportion. While an engine builds what it needs for a shape,
-which may take minutes, `Limits.build_timeout_s` holds instead, and no limit is ever longer than that. Python cannot end
-a thread: one that is given up is left behind, and what it brings back later is dropped.
+took, and the warm-up as long as there are few; a job larger than any before may take longer in proportion. While an
+engine builds what it needs for a shape, which may take minutes, `Limits.build_timeout_s` holds instead, and no limit is
+ever longer than that. Python cannot end a thread: one that is given up is left behind, and what it brings back later is
+dropped.
 """
 
 from __future__ import annotations
