@@ -120,14 +120,8 @@ def ball_case(real=True, depth=48):
     return TrainingCase("ball", image, tissue, labels, tissues, class_locations(labels), real)
 
 
-BENT = replace(
-    PLAIN,
-    organs=1.0,
-    warp=WarpConfig(30, (0.75, 1.3), 6.0, 32, 3, 1.0),
-    slab=1.0,
-    field_of_view=0.5,
-    slab_voxels=(6, 20),
-)
+STRONG = WarpConfig(30, (0.75, 1.3), 6.0, 32, 3, 1.0)
+BENT = replace(PLAIN, organs=1.0, warp=STRONG, slab=1.0, field_of_view=0.5, slab_voxels=(9, 26))
 
 
 def test_the_image_of_a_ball_is_where_its_label_is_however_it_is_bent():
