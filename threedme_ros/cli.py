@@ -28,6 +28,7 @@ COMMANDS = {
     "benchmark": "how fast this machine is, against other networks: every stage, engine and size, ROS, memory",
     "replay": "a recording of the perception node made again on this CPU: are the labels the same, bit for bit?",
     "soak": "volumes of every kind through the running node, for long: what leaks, slows down or gets lost",
+    "calibrate": "what a checkpoint's confidence is worth, and a score for input it was not made for; into the file",
     "info": "what a checkpoint is: model, label table, preprocessing, provenance, hash",
 }
 

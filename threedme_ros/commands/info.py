@@ -24,6 +24,8 @@ def run(arguments: argparse.Namespace) -> int:
         "config": asdict(checkpoint.config),
         "preprocessing": asdict(checkpoint.preprocessing),
         "provenance": checkpoint.provenance,
+        "calibration": checkpoint.calibration,
+        "scope": checkpoint.scope and {key: checkpoint.scope[key] for key in ("threshold", "features", "fitted_on")},
         "structures": {s.id: s.name for s in checkpoint.anatomy},
     }
     print(json.dumps(description, indent=2))

@@ -18,6 +18,7 @@ from threedme_ros.inference.engines import DEFAULT_MIN_AGREEMENT, Engine, Engine
 from threedme_ros.inference.made_by import NOBODY, MadeBy
 from threedme_ros.inference.memory import affordable_voxels
 from threedme_ros.inference.preprocess import MODALITIES, PADDING_VALUE, Prepared, prepare, restore_labels
+from threedme_ros.inference.scope import Scope, ScopeModel
 from threedme_ros.inference.tiling import Window, plan_windows
 from threedme_ros.volume import Volume
 
@@ -40,7 +41,8 @@ class Segmentation:
     timings_s: seconds of wall clock by stage: "preprocess", "network", "restore", "total".
     warnings: where the input was not what the checkpoint was made for, one sentence each.
     update: "full" where the network saw the whole volume; see `threedme_ros.inference.incremental` for the others.
-    made_by: what ran, for this very volume.
+    made_by: what ran, for this very volume. scope: whether the input is what the checkpoint was made for, a sentence
+    among the warnings if not; None where the checkpoint cannot tell.
     """
 
     labels: Volume
@@ -49,6 +51,7 @@ class Segmentation:
     warnings: tuple[str, ...] = ()
     update: str = "full"
     made_by: MadeBy = NOBODY
+    scope: Scope | None = None
 
 
 class Prediction(NamedTuple):
@@ -100,6 +103,8 @@ class Segmenter:
         self.checkpoint, self.modalities, self._threads = checkpoint, modalities, threads
         self._plan: tuple[Box | None, int] = (None, 0)  # of the last `predict`
         self._followed: MadeBy | None = None
+        scope = getattr(checkpoint, "scope", None)  # other networks' checkpoints know of none
+        self._scope = ScopeModel.from_dict(scope) if scope and channels == 1 else None
         self._body = BodyCrop() if body_crop and channels == 1 else None
         self._affordable: dict[tuple[str, str, str], int] = {}
         window_voxels = max_window_voxels or default_window_voxels(checkpoint.config)
@@ -159,6 +164,11 @@ class Segmenter:
         prediction = predict(x, prepared)
         predicted = perf_counter()
         labels, confidence = restore_labels(prediction.labels, prediction.confidence, prepared)
+        scope = None
+        if self._scope:
+            found = (x, prediction.labels, prediction.confidence)
+            scope = self._scope.judge(*found, prepared.grid.spacing_mm[::-1])  # x, y, z -> D, H, W
+            warnings += scope.warnings
         restored = perf_counter()
         timings = {
             "preprocess": ready - started,
@@ -168,7 +178,7 @@ class Segmenter:
         }
         labels, confidence = volume.with_voxels(labels), volume.with_voxels(confidence)
         made_by = self._made_by(prediction.update)
-        return Segmentation(labels, confidence, timings, warnings, prediction.update, made_by)
+        return Segmentation(labels, confidence, timings, warnings, prediction.update, made_by, scope)
 
     def _made_by(self, update: str) -> MadeBy:
         engine = self.engine  # the one that ran: a failed one makes way before it is tried again
