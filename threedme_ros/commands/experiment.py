@@ -99,8 +99,9 @@ def _generalisation(arguments: argparse.Namespace) -> int:
     except SampleError as error:
         raise ValueError(str(error)) from error
     if is_whole(results):
-        (output / f"{GENERALISATION}.md").write_text(document(results, shipped))
+        text = document(results, shipped)
+        (output / f"{GENERALISATION}.md").write_text(text)
         if arguments.document:
-            insert(arguments.document, GENERALISATION, document(results, shipped))
+            insert(arguments.document, GENERALISATION, text)
     print(summary(results, shipped))
     return 0

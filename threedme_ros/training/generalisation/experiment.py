@@ -11,9 +11,9 @@ from threedme_ros.training.experiments.records import Records
 from threedme_ros.training.networks import load_network
 
 from .evaluation import PRECISION, evaluate
-from .figures import SHIPPED_PATIENTS
+from .figures import SHIPPED_PATIENTS, Results
 from .runs import OTHER, RUNS, Run
-from .table import Results, structures, summary, trainings
+from .table import structures, summary, trainings
 from .training import checkpoint_path, train_once
 
 SHIPPED_NAME = "shipped"
@@ -21,25 +21,26 @@ SHIPPED_NAME = "shipped"
 
 def train_and_evaluate(
     runs: Sequence[Run], recipe: Path, folder: Path, *, evaluated: bool = True, say: Callable[[str], None], **options
-) -> dict[Run, tuple[dict, dict]]:
-    """What is left to do of ``runs``; what each gave. evaluated: False trains only, and gives nothing.
+) -> Results:
+    """Do what is left to do of ``runs``. evaluated: False trains only. options: for `train_once`.
 
-    Evaluation begins when the last of ``runs`` has been trained. options: for `train_once`.
+    Evaluation begins when the last of ``runs`` has been trained; a first stage, which saw no patient, is not evaluated.
     """
-    trained = {run: train_once(run, recipe, folder, say=say, **options) for run in runs}
-    if not evaluated:
-        return {}
-    samples = options.get("samples")
-    results = {}
-    for run, record in trained.items():
-        task = {"checkpoint": record["checkpoint"], "precision": PRECISION, "robustness": OTHER[run.patient]}
+    stages = dict.fromkeys(stage for run in runs for stage in (run.first, run) if stage is not None)
+    trained = {run: train_once(run, recipe, folder, say=say, **options) for run in stages}
+    samples, found = options.get("samples"), {}
+    for run in runs if evaluated else ():
+        if run.first is None:
+            continue
+        other = OTHER[run.patient]
+        task = {"checkpoint": trained[run]["checkpoint"], "precision": PRECISION, "robustness": other}
 
-        def work(run: Run = run) -> dict:
+        def work(run: Run = run, other: str = other) -> dict:
             say(f"{run.name}: evaluation")
-            return evaluate(load_network(checkpoint_path(run, folder)), (OTHER[run.patient],), samples, say)
+            return evaluate(load_network(checkpoint_path(run, folder)), (other,), samples, say)
 
-        results[run] = record, Records(folder).once(f"{run.name}-evaluation", task, work)
-    return results
+        found[run] = Records(folder).once(f"{run.name}-evaluation", task, work)
+    return Results(trained, found)
 
 
 def evaluate_shipped(folder: Path, samples: Path | None = None, say: Callable[[str], None] = print) -> dict:
@@ -70,4 +71,4 @@ def document(results: Results, shipped: dict | None) -> str:
 
 def is_whole(results: Results) -> bool:
     """Whether every run of the table is there."""
-    return set(RUNS) <= results.keys()
+    return set(RUNS) <= results.found.keys()

@@ -13,16 +13,24 @@ SHIPPED_PATIENTS = ("A", "B")
 
 
 @dataclass(frozen=True)
+class Results:
+    """trained: run -> what its training gave (`train_once`), first stages too. found: run -> what `evaluate` gave."""
+
+    trained: Mapping[Run, Mapping]
+    found: Mapping[Run, Mapping]
+
+
+@dataclass(frozen=True)
 class Figures:
     """Mean Dice. own: of the patients trained on. unseen: of the patient left out, over every structure its truth
-    shows; unseen_taught: over those that the training patient shows too; None where no patient was left out.
+    shows; unseen_shown: over those that the training patient shows too; None where no patient was left out.
 
     A missed structure counts 0 in every mean. robustness: of the patient left out, or of those trained on.
     """
 
     own: float
     unseen: float | None
-    unseen_taught: float | None
+    unseen_shown: float | None
     mr: float
     aorta: float
     robustness: float
@@ -40,7 +48,7 @@ def of_run(run: Run, found: Mapping) -> Figures:
     return Figures(
         own=fmean(dice[run.patient].values()),
         unseen=fmean(dice[other].values()),
-        unseen_taught=fmean(dice[other][name] for name in taught(run, found)),
+        unseen_shown=fmean(dice[other][name] for name in shown(run, found)),
         mr=fmean(dice[MR_CASE].values()),
         aorta=dice[THORAX_CASE][AORTA],
         robustness=found["robustness"][other],
@@ -54,7 +62,7 @@ def of_shipped(found: Mapping) -> Figures:
     return Figures(
         own=fmean(fmean(dice[key].values()) for key in SHIPPED_PATIENTS),
         unseen=None,
-        unseen_taught=None,
+        unseen_shown=None,
         mr=fmean(dice[MR_CASE].values()),
         aorta=dice[THORAX_CASE][AORTA],
         robustness=fmean(found["robustness"][key] for key in SHIPPED_PATIENTS),
@@ -62,7 +70,7 @@ def of_shipped(found: Mapping) -> Figures:
     )
 
 
-def taught(run: Run, found: Mapping) -> list[str]:
+def shown(run: Run, found: Mapping) -> list[str]:
     """Structures of the patient left out that the training patient's truth shows, too."""
     return [name for name in found["dice"][OTHER[run.patient]] if name in found["dice"][run.patient]]
 
