@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 OUTPUT ?= demo_output
 
-.PHONY: demo test test-tensorrt lint clean audit enclaves
+.PHONY: demo test test-tensorrt lint clean audit enclaves reliability
 
 demo: $(STAMP)
 	$(BIN)/threedme demo --output $(OUTPUT)
@@ -25,6 +25,10 @@ audit: $(STAMP)
 # Writes config/sros2/policy.xml anew from the running nodes; read what changed before you commit it.
 enclaves: $(STAMP)
 	THREEDME_WRITE_ENCLAVES=1 $(BIN)/python -m pytest -q test/ros/test_enclaves.py
+
+# Writes docs/reliability.md from the records in runs/reliability; refuses while one is missing, failed or too small.
+reliability: $(STAMP)
+	$(BIN)/python test/reliability/report.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

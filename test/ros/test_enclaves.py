@@ -6,6 +6,7 @@
 import os
 import re
 import socket
+import stat
 import struct
 import time
 from dataclasses import dataclass, field
@@ -92,13 +93,21 @@ def running(domain, random_checkpoint, tmp_path_factory):
                 (folder / package / name).write_text(text)
     domain.environment["PYTHONPATH"] = os.pathsep.join(filter(None, [str(folder), os.environ.get("PYTHONPATH", "")]))
     processes = {}
+    ours = segments(os.getpid())
     for node in NODES:
         parameters = dict(node.parameters)
         if node.node == "perception":
             parameters["checkpoint"] = random_checkpoint
         namespace = f"{NAMESPACE}/{node.enclave}"
         processes[node.enclave] = domain.start(node.node, "-r", f"__ns:={namespace}", **parameters)
+    domain.segments_of_ours = ours
     return processes
+
+
+def segments(pid: int) -> set[Path]:
+    """The shared memory in which process ``pid`` has messages: its own, and those of whom it listens to."""
+    maps = Path(f"/proc/{pid}/maps").read_text()
+    return {Path(path) for path in re.findall(r"/dev/shm/fast\w+_[0-9a-f]{16}\b", maps)}
 
 
 @pytest.mark.parametrize("node", NODES, ids=lambda node: node.enclave)
@@ -155,6 +164,18 @@ def test_nodes_listen_on_this_machine_only_and_only_those_that_must(domain, runn
         assert listening(running[enclave].popen.pid) == {("127.0.0.1", int(port))}
     for enclave in ("perception", "volume_player", "planning_scene"):
         assert listening(running[enclave].popen.pid) == set()
+
+
+def test_only_their_user_reads_what_nodes_log(domain, running):
+    for process in running.values():
+        (log,) = domain.folder.glob(f"*_{process.popen.pid}_*.log")
+        assert stat.S_IMODE(log.stat().st_mode) == 0o600
+
+
+def test_only_their_user_reads_volumes_in_shared_memory(domain, running):
+    theirs = set().union(*(segments(process.popen.pid) for process in running.values())) - domain.segments_of_ours
+    assert len(theirs) >= len(NODES)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in theirs} == {0o600}
 
 
 def test_the_observer_sees_a_socket_that_is_open_to_all():

@@ -1,14 +1,17 @@
 """How a node process starts and ends: Ctrl-C is a normal end, a wrong parameter is one line and exit code 1.
 
-What it writes, logs included, only its user may read: it may tell of a patient.
+What it writes, logs and shared memory included, only its user may read: it may tell of a patient.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import rclpy
 from rclpy.exceptions import ParameterException
@@ -17,12 +20,21 @@ from rclpy.node import Node
 from rclpy.signals import uninstall_signal_handlers
 
 from threedme_ros.nodes.parameters import ParameterError
+from threedme_ros.private_files import PRIVATE_FILE
 
 PRIVATE_UMASK = 0o077
+SHARED_MEMORY = re.compile(r"/dev/shm/fast\w+_[0-9a-f]{16}\b")
 
 
 class Finished(Exception):  # noqa: N818 not an error
     """A node raises it from a callback when its work is done; the process ends with exit code 0."""
+
+
+def hide_shared_memory() -> None:
+    """Whole volumes pass through Fast DDS's segments, which it makes readable to every user, whatever the umask."""
+    for name in set(SHARED_MEMORY.findall(Path("/proc/self/maps").read_text())):
+        with contextlib.suppress(OSError):  # somebody else's, or gone
+            Path(name).chmod(PRIVATE_FILE)
 
 
 def run_node(create: Callable[[], Node], args: list[str] | None = None) -> int:
@@ -36,6 +48,7 @@ def run_node(create: Callable[[], Node], args: list[str] | None = None) -> int:
     node = None
     try:
         node = create()
+        hide_shared_memory()  # nothing was published yet
         if hasattr(node, "start"):
             node.start()
         rclpy.spin(node)
