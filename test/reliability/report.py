@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import subprocess
+import re
 import sys
 from collections import Counter
 from datetime import UTC, datetime
@@ -17,10 +17,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 from records import Record, executions, read_faults, read_fuzz, read_soak
 
+from threedme_ros.benchmark.origin import ROOT, revision
 from threedme_ros.benchmark.timing import hardware
 
-ROOT = Path(__file__).resolve().parents[2]
 OUTCOMES_SHOWN, REASONS_SHOWN = 3, 3
+NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -51,18 +52,6 @@ def main(arguments: list[str] | None = None) -> int:
     options.output.write_text(document(faults, fuzz, soak, problems, about))
     print(f"written: {options.output}")
     return 0
-
-
-def revision() -> str:
-    """Of the checkout; with "and changes" where files differ from it."""
-
-    def git(*words: str) -> str:
-        done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True, check=False)
-        return done.stdout.strip()
-
-    return (git("rev-parse", "--short=12", "HEAD") or "unknown") + (
-        " and changes" if git("status", "--porcelain", "--untracked-files=no") else ""
-    )
 
 
 def document(faults: Record, fuzz: Record, soak: Record, problems: list[str], about: list[str]) -> str:
@@ -123,15 +112,17 @@ def _faults(data: dict) -> list[str]:
 
 
 def _outcomes(records: list[dict]) -> str:
-    """The most frequent first; how often, where it was not always the same."""
-    ranked = Counter(
-        r["happened"] if r["passed"] is True else f"FAILED: {r['happened']}" for r in records
-    ).most_common()
-    if len(ranked) == 1:
-        return ranked[0][0]
-    told = [f"{text} ({times})" for text, times in ranked[:OUTCOMES_SHOWN]]
+    """The most frequent first, alike but for their numbers; how often, where it was not always the same."""
+    told = [r["happened"] if r["passed"] is True else f"FAILED: {r['happened']}" for r in records]
+    alike = Counter(NUMBER.sub("N", text) for text in told)
+    if len(set(told)) == 1:
+        return told[0]
+    if len(alike) == 1:
+        return next(iter(alike))
+    ranked = alike.most_common()
+    shown = [f"{text} ({times})" for text, times in ranked[:OUTCOMES_SHOWN]]
     rest = sum(times for _, times in ranked[OUTCOMES_SHOWN:])
-    return "; ".join(told + ([f"{rest} in other words"] if rest else []))
+    return "; ".join(shown + ([f"{rest} in other words"] if rest else []))
 
 
 def _fuzz(data: dict) -> list[str]:
