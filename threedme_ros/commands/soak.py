@@ -21,6 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
     """0 if nothing leaked, slowed down or got lost."""
     from tqdm import tqdm
 
+    from threedme_ros.benchmark.origin import origin
     from threedme_ros.model.checkpoint import load_checkpoint
     from threedme_ros.nodes.soak import DemoError, SoakPlan, run_soak
     from threedme_ros.share import DEMO_CHECKPOINT, share_path
@@ -46,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         except DemoError as error:
             raise ValueError(str(error)) from error
     arguments.json.parent.mkdir(parents=True, exist_ok=True)
-    arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+    arguments.json.write_text(json.dumps({**origin(), **found}, indent=2) + "\n")
     print(as_text(found))
     print(f"every figure: {arguments.json}")
     return 0 if found["passed"] else 1
