@@ -288,7 +288,14 @@ class WindowStream(Dataset):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         if not 0 <= index < self.length:
             raise IndexError(index)
-        generator = torch.Generator().manual_seed(window_seed(self.seed, index))
-        case = self.cases[pick(self.weights, generator)]
+        case, generator = self._case(index)
         image, labels = draw_window(case, draw_shape(case, self.config, generator), self.config, generator)
         return image[None], labels
+
+    def name(self, index: int) -> str:
+        """Of the case that window ``index`` is cut from."""
+        return self._case(index)[0].name
+
+    def _case(self, index: int) -> tuple[TrainingCase, torch.Generator]:
+        generator = torch.Generator().manual_seed(window_seed(self.seed, index))
+        return self.cases[pick(self.weights, generator)], generator

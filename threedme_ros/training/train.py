@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from .trainer import Trainer
 from .validation import validate
 
 MAX_STEPS = 2**30
+PREVIEW_WINDOWS, PREVIEW_PHANTOMS = 24, 3
 STATE_FILE, CHECKPOINT_FILE, LOG_FILE = "state.pt", "checkpoint.safetensors", "metrics.jsonl"
 
 
@@ -114,6 +116,21 @@ def run(
     return folder / CHECKPOINT_FILE
 
 
+def preview(
+    task: Task, cases: Sequence[TrainingCase], anatomy: Anatomy, preprocessing: Preprocessing, path: Path
+) -> None:
+    """A picture of `PREVIEW_WINDOWS` windows as the task draws them, from at most `PREVIEW_PHANTOMS` phantoms."""
+    from .window_pictures import draw_windows
+
+    few = replace(task.phantoms, count=min(task.phantoms.count, PREVIEW_PHANTOMS))
+    pool = training_pool(replace(task, phantoms=few), cases, anatomy, preprocessing)
+    stream = WindowStream(pool.cases, pool.weights, task.windows, task.seed, PREVIEW_WINDOWS)
+    names = [stream.name(i) for i in range(len(stream))]
+    windows = [stream[i] for i in range(len(stream))]
+    about = f"task {task.name}, seed {task.seed}: voxels (D x H x W) of {preprocessing.spacing_mm[0]:g} mm"
+    draw_windows(path, windows, anatomy, names, title="Training windows", subtitle=about)
+
+
 def _one_thread(_: int) -> None:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
@@ -150,6 +167,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=None, help="overrides the task's")
     parser.add_argument("--workers", type=int, default=None, help="data processes; 0 draws windows between steps")
     parser.add_argument("--resume", action="store_true", help="go on from the state in the output folder")
+    parser.add_argument("--preview", type=Path, default=None, help="draw windows of the training there, and stop")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -170,6 +188,10 @@ def main(arguments: argparse.Namespace) -> int:
         cases = load_training_cases(list(task.cases), anatomy, preprocessing)
         for case in cases:
             print(f"case {case.name}: {tuple(case.image.shape)} voxels (D, H, W), {len(case.tissues)} tissues")
+        if arguments.preview:
+            preview(task, cases, anatomy, preprocessing, arguments.preview)
+            print(f"preview: {arguments.preview}")
+            return 0
         checkpoint = run(
             task, cases, anatomy, preprocessing, arguments.output, initial=arguments.initial,
             max_steps=arguments.steps, resume=arguments.resume, say=tqdm.write,
