@@ -8,6 +8,8 @@ import re
 import socket
 import stat
 import struct
+import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -98,6 +100,7 @@ def running(domain, random_checkpoint, tmp_path_factory):
         parameters = dict(node.parameters)
         if node.node == "perception":
             parameters["checkpoint"] = random_checkpoint
+            parameters["record"] = domain.folder / "recordings" if find_spec("rosbags") else "''"
         namespace = f"{NAMESPACE}/{node.enclave}"
         processes[node.enclave] = domain.start(node.node, "-r", f"__ns:={namespace}", **parameters)
     domain.segments_of_ours = ours
@@ -172,6 +175,15 @@ def test_only_their_user_reads_what_nodes_log(domain, running):
         assert stat.S_IMODE(log.stat().st_mode) == 0o600
 
 
+@pytest.mark.skipif(not find_spec("rosbags"), reason="rosbags is not installed: pip install 'threedme_ros[record]'")
+def test_only_their_user_reads_what_nodes_record(domain, running):
+    recordings = domain.folder / "recordings"
+    domain.spin_until(lambda: list(recordings.glob("*/*.db3")), what="nothing is recorded")
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in [recordings, *recordings.rglob("*")]}
+    assert {modes[path] for path in modes if path.is_dir()} == {0o700}
+    assert {modes[path] for path in modes if path.is_file()} == {0o600}
+
+
 def test_only_their_user_reads_volumes_in_shared_memory(domain, running):
     theirs = set().union(*(segments(process.popen.pid) for process in running.values())) - domain.segments_of_ours
     assert len(theirs) >= len(NODES)
@@ -185,6 +197,17 @@ def test_the_observer_sees_a_socket_that_is_open_to_all():
     ):
         open_to_all = {("0.0.0.0", server.getsockname()[1]), ("::", other.getsockname()[1])}
         assert listening(os.getpid()) >= open_to_all
+
+
+def test_a_node_that_has_no_keys_ends_with_one_line_and_not_without_security(domain, tmp_path):
+    keys = {"ROS_SECURITY_KEYSTORE": str(tmp_path), "ROS_SECURITY_ENABLE": "true", "ROS_SECURITY_STRATEGY": "Enforce"}
+    command = [sys.executable, "-m", "threedme_ros.nodes.volume_player", "--ros-args", "--enclave", "/threedme/nobody"]
+    done = subprocess.run(
+        command, env=domain.environment | keys, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "SECURITY ERROR" in line and "Traceback" not in done.stderr
 
 
 def who(field: str, name: str) -> set[str]:

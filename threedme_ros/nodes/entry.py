@@ -18,6 +18,7 @@ from rclpy.exceptions import ParameterException
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.signals import uninstall_signal_handlers
+from rclpy.subscription import RCLError
 
 from threedme_ros.nodes.parameters import ParameterError
 from threedme_ros.private_files import PRIVATE_FILE
@@ -37,6 +38,15 @@ def hide_shared_memory() -> None:
             Path(name).chmod(PRIVATE_FILE)
 
 
+def _created(create: Callable[[], Node], args: list[str] | None) -> Node:
+    """ParameterError where ROS itself refuses: an argument it does not know, or an enclave without keys."""
+    try:
+        rclpy.init(args=args)
+        return create()
+    except RCLError as error:
+        raise ParameterError(" ".join(str(error).split())) from error
+
+
 def run_node(create: Callable[[], Node], args: list[str] | None = None) -> int:
     """Spin the node of ``create()`` until shutdown or `Finished`; returns the exit code.
 
@@ -44,10 +54,9 @@ def run_node(create: Callable[[], Node], args: list[str] | None = None) -> int:
     of threads that hang: with some the process ends at once, here, since the interpreter's own end may crash in them.
     """
     os.umask(PRIVATE_UMASK)  # before the log file is opened
-    rclpy.init(args=args)
     node = None
     try:
-        node = create()
+        node = _created(create, args)
         hide_shared_memory()  # nothing was published yet
         if hasattr(node, "start"):
             node.start()
