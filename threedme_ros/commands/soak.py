@@ -10,6 +10,7 @@ from pathlib import Path
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--volumes", type=int, default=2000, help="at least so many (default: 2000)")
     parser.add_argument("--minutes", type=float, default=20.0, help="and at least so long (default: 20)")
+    parser.add_argument("--most-minutes", type=float, default=240.0, help="but no longer than this (default: 240)")
     parser.add_argument("--json", type=Path, default=Path("runs/reliability/soak.json"), help="every figure goes here")
     parser.add_argument("--seed", type=int, default=0, help="of the volumes and their order (default: 0)")
     parser.add_argument("--checkpoint", default="", help="a safetensors file (default: the shipped one)")
@@ -26,14 +27,15 @@ def run(arguments: argparse.Namespace) -> int:
     from threedme_ros.nodes.soak import DemoError, SoakPlan, run_soak
     from threedme_ros.share import DEMO_CHECKPOINT, share_path
 
-    plan = SoakPlan(volumes=arguments.volumes, minutes=arguments.minutes, seed=arguments.seed)
+    plan = SoakPlan(arguments.volumes, arguments.minutes, arguments.most_minutes, seed=arguments.seed)
     spacing_mm = load_checkpoint(arguments.checkpoint or share_path(DEMO_CHECKPOINT)).preprocessing.spacing_mm
     print(f"warming up: every volume of the pool once ({plan.small + plan.large} good ones); engines are built")
     with tqdm(total=plan.volumes, unit="volume", mininterval=5) as bar:
 
         def progress(volumes: int, minutes: float) -> None:
-            bar.update(volumes - bar.n)
-            bar.set_description_str(f"{minutes:.1f} of {plan.minutes:g} min", refresh=False)
+            bar.update(max(0, volumes) - bar.n)
+            what = f"{minutes:.1f} of {plan.minutes:g} min" if volumes > 0 else f"warm-up, {-volumes} to go"
+            bar.set_description_str(what, refresh=volumes <= 0)
 
         try:
             found = run_soak(

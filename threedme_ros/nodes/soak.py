@@ -23,20 +23,24 @@ MOST_BURST_GAP_S = 0.03
 
 @dataclass(frozen=True)
 class SoakPlan:
-    """At least so many volumes, and at least so long, after a warm-up of every volume of the pool once.
+    """At least so many volumes, and at least so long, after a warm-up of every volume of the pool once; but no longer
+    than most_minutes, with what was done by then.
 
     small, large: volumes in the pool; see `threedme_ros.nodes.soak_mix.make_pool`.
     """
 
     volumes: int = 2000
     minutes: float = 20.0
-    small: int = 160
+    most_minutes: float = 240.0
+    small: int = 96
     large: int = 3
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.volumes < 1 or self.minutes < 0 or self.small < 1 or self.large < 0:
-            raise ValueError(f"{self}: expected at least one volume, and no negative number")
+        if self.volumes < 1 or self.minutes < 0 or self.most_minutes < self.minutes or self.small < 1 or self.large < 0:
+            raise ValueError(
+                f"{self}: expected a volume, no negative number, minutes up to most_minutes"
+            )
 
 
 def run_soak(
@@ -47,8 +51,8 @@ def run_soak(
 ) -> dict:
     """What was found, as JSON; see `threedme_ros.nodes.soak_report.report`.
 
-    spacing_mm: of the checkpoint. progress: hears of volumes sent and minutes gone by. parameters: of the perception
-    node. Raises DemoError if a process ends or nothing comes back.
+    spacing_mm: of the checkpoint. progress: hears of volumes sent, below zero in the warm-up, and minutes gone by.
+    parameters: of the perception node. Raises DemoError if a process ends or nothing comes back.
     """
     rng = np.random.default_rng(plan.seed)
     pool = make_pool(spacing_mm, plan.small, plan.large, rng)
@@ -57,14 +61,17 @@ def run_soak(
         NodeProcesses(Path(folder), name="soak", shared_memory=True) as processes,
     ):
         soak = _started(processes, parameters)
-        for sample in (s for samples in pool.values() for s in samples):
+        warm_up = [sample for samples in pool.values() for sample in samples]
+        for number, sample in enumerate(warm_up):
             soak.send([sample])
+            progress(number + 1 - len(warm_up), 0.0)
         soak.steps.clear()
         began, bursts = time.monotonic(), endless(pool, rng)
-        while soak.counted < plan.volumes or time.monotonic() - began < plan.minutes * 60:
+        minutes = 0.0
+        while (soak.counted < plan.volumes or minutes < plan.minutes) and minutes < plan.most_minutes:
             soak.send(next(bursts), gap_s=float(rng.uniform(0, MOST_BURST_GAP_S)))
-            progress(soak.counted, (time.monotonic() - began) / 60)
-        minutes = (time.monotonic() - began) / 60
+            minutes = (time.monotonic() - began) / 60
+            progress(soak.counted, minutes)
         log_lines = len(soak.node.log.read_text(errors="replace").splitlines())
     return report(
         soak.steps,

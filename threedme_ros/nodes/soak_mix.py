@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from builtin_interfaces.msg import Time
@@ -34,16 +34,19 @@ LARGE_SHAPE, LARGE_SPACING_MM = (256, 256, 128), (1.4, 1.1, 2.6)
 DTYPES = ("int16", "uint8", "float32")
 ORIENTATIONS = ("RAS", "LPS", "LAS", "SAR", "PIR")
 STRIDE = 16
+SAME_FIELD = 0.9
+"""How often a small volume has the field of view of the one before, as in a scanner's series: its engine is there."""
 
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """message: whose stamp is set when it is sent. kind: "small", "large" or "bad". refused: what the node must do with
-    it. untimed: it is sent without a stamp."""
+    """message: whose stamp is set when it is sent. kind: "small", "large" or "bad". field: which of `FIELDS`, if small.
+    refused: the node must refuse it. untimed: it is sent without a stamp."""
 
     message: CompressedImage
     kind: str
     name: str
+    field: int = -1
     refused: bool = False
     untimed: bool = False
 
@@ -56,7 +59,7 @@ def make_pool(
     spacing_mm: of the model, R A S.
     """
     return {
-        "small": [_small(FIELDS[i % len(FIELDS)], spacing_mm, rng) for i in range(small)],
+        "small": [replace(_small(FIELDS[f], spacing_mm, rng), field=f) for f in np.arange(small) % len(FIELDS)],
         "large": [_large(rng) for _ in range(large)],
         "bad": _bad_ones(rng),
     }
@@ -64,16 +67,25 @@ def make_pool(
 
 def endless(pool: dict[str, list[Sample]], rng: np.random.Generator) -> Iterator[list[Sample]]:
     """What to send together, for ever: mostly one volume, sometimes a burst that comes faster than it can be taken."""
+    fields = [[s for s in pool["small"] if s.field == field] for field in {s.field for s in pool["small"]}]
+    field = 0
+
+    def small() -> Sample:
+        nonlocal field
+        if rng.random() >= SAME_FIELD:
+            field = int(rng.integers(len(fields)))
+        return _one(fields[field], rng)
+
     while True:
         draw = rng.random()
-        if draw < 0.02 and pool["large"]:
+        if draw < 0.01 and pool["large"]:
             yield [_one(pool["large"], rng)]
         elif draw < 0.10:
             yield [_one(pool["bad"], rng)]
         elif draw < 0.16:
-            yield [_one(pool["bad" if rng.random() < 0.2 else "small"], rng) for _ in range(rng.integers(2, 7))]
+            yield [_one(pool["bad"], rng) if rng.random() < 0.2 else small() for _ in range(rng.integers(2, 7))]
         else:
-            yield [_one(pool["small"], rng)]
+            yield [small()]
 
 
 def _one(samples: Sequence[Sample], rng: np.random.Generator) -> Sample:
