@@ -39,6 +39,10 @@ def byte_array(buffer: bytes | bytearray | memoryview) -> array:
     return data
 
 
+MAX_FRAME_ID = 255
+"""Every result and many log lines carry it: it must neither fill the memory nor forge a line."""
+
+
 def check_volume_header(message: CompressedImage) -> None:
     """What can be refused without reading ``data``: MessageError on a zero stamp, an empty frame, another format."""
     stamp = message.header.stamp
@@ -46,6 +50,9 @@ def check_volume_header(message: CompressedImage) -> None:
         raise MessageError(f"header.stamp {stamp.sec}.{stamp.nanosec:09d}: expected the acquisition time, above zero")
     if not message.header.frame_id:
         raise MessageError("header.frame_id '': expected the name of the patient frame")
+    frame_id = message.header.frame_id
+    if len(frame_id) > MAX_FRAME_ID or not frame_id.isprintable():
+        raise MessageError(f"header.frame_id {frame_id[:40]!r}: expected at most {MAX_FRAME_ID} printable characters")
     if message.format not in FORMATS:
         raise MessageError(f"format {message.format[:80]!r}: expected one of {list(FORMATS)}")
 
