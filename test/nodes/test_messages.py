@@ -68,6 +68,11 @@ def test_plain_nifti_voxels_are_a_view_of_the_message(volume):
         (lambda m: setattr(m.header, "stamp", Time()), r"header\.stamp 0\.000000000: expected"),
         (lambda m: setattr(m.header, "stamp", Time(sec=-1)), r"header\.stamp -1\.000000000: expected"),
         (lambda m: setattr(m.header, "frame_id", ""), r"header\.frame_id '': expected"),
+        (lambda m: setattr(m.header, "frame_id", "a" * 256), f"header.frame_id '{'a' * 40}': expected at most 255"),
+        (
+            lambda m: setattr(m.header, "frame_id", "a\n[ERROR] b"),
+            "header.frame_id 'a.*: expected at most 255 printable",
+        ),
         (lambda m: setattr(m, "format", "jpeg"), r"format 'jpeg': expected one of \['nifti'"),
     ],
 )
