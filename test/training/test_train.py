@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from threedme_ros.anatomy import Anatomy
 from threedme_ros.model.checkpoint import load_checkpoint
 from threedme_ros.model.config import SIZES, ModelConfig, Preprocessing
 from threedme_ros.phantom import phantom
+from threedme_ros.share import share_path
 from threedme_ros.training import train, trainer
 from threedme_ros.training.data import TrainingError, WindowConfig, WindowStream, training_case
 from threedme_ros.training.precision import autocast_for
@@ -87,6 +89,34 @@ def test_run_writes_a_checkpoint_and_resumes_as_if_never_stopped(case, task, ana
     assert set(logged["dice"]) == {"phantom", "synthetic"}
 
 
+def test_a_peer_is_trained_by_the_same_run_and_its_checkpoint_says_so(case, task, anatomy, tmp_path):
+    pytest.importorskip("monai")
+    from threedme_ros.training.peer_checkpoint import load_peer
+
+    task = dataclasses.replace(task, model="segresnet", clock="cpu")
+    checkpoint = load_peer(train.run(task, [case], anatomy, PREPROCESSING, tmp_path, max_steps=2))
+    assert checkpoint.config.size == "segresnet" and checkpoint.config.num_classes == 17
+    assert checkpoint.provenance["steps"] == 2 and checkpoint.provenance["task"]["clock"] == "cpu"
+    assert checkpoint.provenance["wall_minutes"] >= 0 and checkpoint.provenance["threads"] == torch.get_num_threads()
+
+
+def test_a_run_starts_from_the_weights_of_another(case, task, anatomy, tmp_path):
+    first = train.run(task, [case], anatomy, PREPROCESSING, tmp_path / "first", max_steps=2)
+    run = trainer.Trainer.create(task, 17)
+    run.start_from(load_checkpoint(first))
+    expected = load_checkpoint(first).build().state_dict()
+    for model in (run.model, run.average.model):
+        assert all(torch.equal(t, expected[name]) for name, t in model.state_dict().items())
+    second = train.run(task, [case], anatomy, PREPROCESSING, tmp_path / "second", initial=first, max_steps=1)
+    assert load_checkpoint(second).provenance["initial"]["checkpoint"] == load_checkpoint(first).hash
+
+
+def test_the_weights_of_another_network_are_refused(task):
+    other = ModelConfig("small", 5, channels=(8, 8, 16), vit_dim=24, vit_depth=1, vit_heads=2, plane_heads=2)
+    with pytest.raises(TrainingError, match=r"initial network .*num_classes=5"):
+        trainer.Trainer.create(task, 17).start_from(SimpleNamespace(config=other))
+
+
 def test_non_finite_loss_names_the_step_and_leaves_the_weights(case, task):
     run = trainer.Trainer.create(task, 17)
     before = [p.clone() for p in run.model.parameters()]
@@ -113,11 +143,17 @@ def test_flat_windows_run_in_fp32_and_others_in_bf16():
 
 
 def test_shipped_task_loads_and_its_overrides_hold():
-    from threedme_ros.share import share_path
-
     task = load_task(share_path("config/tasks/demo_abdomen.yaml"), minutes=5, seed=None)
     assert task.minutes == 5 and task.seed == 20 and set(task.cases) == {"A", "B"}
     assert Anatomy.from_yaml(share_path(task.anatomy)).num_classes == 17
+
+
+def test_a_peer_in_the_place_of_the_recipes_network_brings_its_own_learning_rate():
+    recipe = share_path("config/tasks/demo_abdomen.yaml")
+    task = load_task(recipe, model="swinunetr")
+    assert (task.learning_rate, task.weight_decay) == (5e-4, 1e-2)
+    assert load_task(recipe, model="swinunetr", learning_rate=2e-4).learning_rate == 2e-4
+    assert load_task(recipe, model="base").learning_rate == load_task(recipe).learning_rate
 
 
 @pytest.mark.parametrize(
@@ -126,6 +162,8 @@ def test_shipped_task_loads_and_its_overrides_hold():
         ("name: x\nanatomy: a\ncases: {A: 1}\nminuts: 3", r"unknown keys \['minuts'\]"),
         ("name: x\nanatomy: a\ncases: {A: 1}\nminutes: -3", "minutes -3: expected a positive number"),
         ("name: x\nanatomy: a\ncases: {A: 1}\nmodel: huge", "model 'huge': expected one of"),
+        ("name: x\nanatomy: a\ncases: {A: 1}\nclock: sun", "clock 'sun': expected one of"),
+        ("name: x\nanatomy: a\ncases: {A: 1}\nphantoms: {count: 3}", "phantoms count 3, share 0.0"),
         ("- a list", "expected a mapping"),
         ("{", "task.yaml"),
     ],
