@@ -207,3 +207,9 @@ def curve(points: np.ndarray, radii: Sequence[float] | float, step: float) -> tu
     else:
         line = PchipInterpolator(length, points)(t)
     return line, np.interp(t, length, radii)
+
+
+def largest(mask: np.ndarray) -> np.ndarray:
+    """The largest part of ``mask`` (D, H, W) bool that hangs together by faces."""
+    parts, count = ndimage.label(mask)
+    return mask if count < 2 else parts == 1 + np.argmax(np.bincount(parts.ravel())[1:])

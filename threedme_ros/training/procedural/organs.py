@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .canvas import Canvas, Shape
+from .canvas import Canvas, Shape, largest
 from .palette import FREE
 from .trunk import Trunk
 
@@ -66,7 +66,7 @@ def paint_spleen(canvas: Canvas, trunk: Trunk) -> None:
         centre + np.array((60, 34, 0)), np.array((52, 54, 75)) * rng.uniform(0.85, 1.05), rough=4
     )
     spleen = spleen.intersect(np.maximum(trunk.abdomen[spleen.box] + 4, _outside(canvas, crescent, spleen.box)))
-    canvas.paint("spleen", spleen, canvas.is_any(spleen.box, FREE))
+    canvas.paint("spleen", spleen, largest(spleen.inside & canvas.is_any(spleen.box, FREE)))
 
 
 # hepatic veins, then branches of the portal vein: points and radii, mm
@@ -101,18 +101,16 @@ def paint_liver(canvas: Canvas, trunk: Trunk) -> None:
     distance = np.maximum(distance, border - z + 5 * canvas.noise(box))
     fissure = np.hypot((x - 12 - 0.1 * (z - 200)) / 1.6, (y - 70 * depth) / 2.5) - 4
     distance = np.maximum(distance, np.where(z < low + 75, -fissure, -1e3))
+    if rng.random() < 0.85:
+        centre = np.array((50, 56 * depth, low + 28)) + rng.normal(0, 4, 3)
+        bladder = canvas.ellipsoid(centre, np.array((14, 16, 30)) * rng.uniform(0.75, 1.15), (25, 15, 0), rough=1)
+        canvas.paint("gallbladder", bladder, canvas.is_any(bladder.box, FREE))
     liver = Shape(box, np.maximum(distance, trunk.abdomen[box] + 4).astype(np.float32))
-    free = canvas.is_any(box, FREE)
-    canvas.paint("liver", liver, free)
+    canvas.paint("liver", liver, largest(liver.inside & canvas.is_any(box, FREE)))
     for points, radius in LIVER_VEINS:
         line = np.array(points) + np.array((0, 0, dome)) + rng.normal(0, 4, (len(points), 3))
         tube = canvas.tube(line, radius)
         canvas.paint("liver vessel", tube, canvas.is_any(tube.box, "liver"))
-    if rng.random() < 0.85:
-        bottom = low + 0.42 * 52
-        centre = np.array((50, 56 * depth, bottom + 6)) + rng.normal(0, 4, 3)
-        bladder = canvas.ellipsoid(centre, np.array((14, 16, 30)) * rng.uniform(0.75, 1.15), (25, 15, 0), rough=1)
-        canvas.paint("gallbladder", bladder, canvas.is_any(bladder.box, FREE, "liver"))
 
 
 def paint_pancreas(canvas: Canvas, trunk: Trunk) -> None:

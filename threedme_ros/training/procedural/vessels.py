@@ -24,7 +24,6 @@ def paint_vessels(canvas: Canvas, trunk: Trunk, spine: Spine) -> None:
         (fork, -5, front + 10, 8.5),
     ]
     rows = [(z, x, y, r * size, r * size) for z, x, y, r in aorta[::-1]]
-    canvas.paint("aorta", canvas.column(rows, rough=0.5))
     width = rng.uniform(0.85, 1.15)
     cava = [
         (join, 16, front + 9, 12, 8),
@@ -34,9 +33,6 @@ def paint_vessels(canvas: Canvas, trunk: Trunk, spine: Spine) -> None:
         (250, 26, front + 26, 13.5, 12),
         (285, 22, front + 32, 13, 12),
     ]
-    canvas.paint(
-        "vena cava", canvas.column([(z, x, y, a * width, b * width * flat) for z, x, y, a, b in cava], rough=0.6)
-    )
     for s in (-1, 1):
         limb = np.array([(22 * s, 24, -10), (50 * s, 6, -35), (62 * s, 42, -62), (68 * s, 62, -88), (62 * s, 64, -170)])
         start = np.array([(-5 + 6 * s, front + 9, fork - 4)])
@@ -49,6 +45,11 @@ def paint_vessels(canvas: Canvas, trunk: Trunk, spine: Spine) -> None:
         canvas.paint("artery", canvas.tube(line, (3.2, 3, 2.5)))
         canvas.paint("vein", canvas.tube(line + np.array((0, 7, 5)), (4, 4, 3.5)))
     _paint_gut_vessels(canvas, spine, front + 20, 0.8 * trunk.habitus.rise_mm)
+    # last, so that no branch cuts them
+    canvas.paint("aorta", canvas.column(rows, rough=0.5))
+    canvas.paint(
+        "vena cava", canvas.column([(z, x, y, a * width, b * width * flat) for z, x, y, a, b in cava], rough=0.6)
+    )
 
 
 def _paint_gut_vessels(canvas: Canvas, spine: Spine, root: float, rise: float) -> None:
