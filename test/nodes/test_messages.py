@@ -71,7 +71,7 @@ def test_plain_nifti_voxels_are_a_view_of_the_message(volume):
         (lambda m: setattr(m.header, "frame_id", "a" * 256), f"header.frame_id '{'a' * 40}': expected at most 255"),
         (
             lambda m: setattr(m.header, "frame_id", "a\n[ERROR] b"),
-            "header.frame_id 'a.*: expected at most 255 printable",
+            "frame_id 'a.*: expected at most 255 printable",
         ),
         (lambda m: setattr(m, "format", "jpeg"), r"format 'jpeg': expected one of \['nifti'"),
     ],

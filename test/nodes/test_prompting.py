@@ -134,3 +134,10 @@ def test_a_flood_of_clicks_ends(volume):
         session = session.clicked(middle_m(volume), True)
     with pytest.raises(ClickError, match=f"{MAX_CLICKS} clicks on this structure: expected at most {MAX_CLICKS}"):
         session.clicked(middle_m(volume), True)
+
+
+def test_a_huge_frame_name_does_not_fill_the_log(prompting, volume):
+    prompting._frames = QuarterTurn()
+    click = PointStamped(header=Header(frame_id="x" * 100_000), point=Point())
+    prompting._on_foreground(click)
+    assert len(prompting._node.warnings[-1]) < 300

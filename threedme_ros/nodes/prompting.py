@@ -230,12 +230,12 @@ class Prompting:
             return point
         if self._frames is None:
             raise ClickError(
-                f"frame {frame_id!r}: expected {patient!r}; tf2_ros, which could bring it there, is not installed "
+                f"frame {frame_id[:80]!r}: expected {patient!r}; tf2_ros, which could bring it there, is not installed "
                 "(apt install ros-$ROS_DISTRO-tf2-ros-py)"
             )
         matrix = self._frames.transform(frame_id, into=patient) if frame_id else None
         if matrix is None:
-            raise ClickError(f"frame {frame_id!r}: expected {patient!r}, or one that TF can bring there")
+            raise ClickError(f"frame {frame_id[:80]!r}: expected {patient!r}, or one that TF can bring there")
         return matrix[:3, :3] @ point + matrix[:3, 3]
 
     def _run(self, job: object) -> None:
