@@ -13,7 +13,7 @@ CODE_FROM_DATA = {
     "os.system", "os.popen", "os.execv", "os.execvp", "subprocess.getoutput", "subprocess.getstatusoutput",
     "pickle.load", "pickle.loads", "pickle.Unpickler", "marshal.load", "marshal.loads", "shelve.open",
     "dill.load", "dill.loads", "joblib.load", "cloudpickle.load", "cloudpickle.loads", "pandas.read_pickle",
-    "yaml.load", "yaml.load_all", "yaml.full_load", "yaml.unsafe_load", "yaml.full_load_all", "yaml.unsafe_load_all",
+    "yaml.full_load", "yaml.unsafe_load", "yaml.full_load_all", "yaml.unsafe_load_all",
     "torch.hub.load", "tempfile.mktemp",
 }  # fmt: skip
 MUST_SAY = {
@@ -22,6 +22,7 @@ MUST_SAY = {
     "tarfile.TarFile.extractall": ("filter", "data"),
 }
 """Safe only with this argument, in words: a default may change, and did."""
+SAFE_LOADERS = {"yaml.SafeLoader", "yaml.CSafeLoader", "getattr(yaml, 'CSafeLoader', yaml.SafeLoader)"}
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -47,8 +48,21 @@ def _breaches(tree: ast.AST, names: dict[str, str]) -> Iterator[tuple[int, str]]
             yield node.lineno, f"{called}: a shell reads its arguments"
         if called.endswith(".extractall"):
             called = "tarfile.TarFile.extractall"
+        if called in ("yaml.load", "yaml.load_all") and not _loader(node, tree) <= SAFE_LOADERS:
+            yield node.lineno, f"{called}: expected Loader= a safe one"
         if called in MUST_SAY and given.get(MUST_SAY[called][0], ...) != MUST_SAY[called][1]:
             yield node.lineno, f"{called}: expected {MUST_SAY[called][0]}={MUST_SAY[called][1]!r}"
+
+
+def _loader(call: ast.Call, tree: ast.AST) -> set[str]:
+    """What is given as ``Loader``, in the words of the source; of a name, all that is ever assigned to it."""
+    given = next((keyword.value for keyword in call.keywords if keyword.arg == "Loader"), None)
+    if not isinstance(given, ast.Name):
+        return {ast.unparse(given) if given else ""}
+    assigned = [
+        node for node in ast.walk(tree) if isinstance(node, ast.Assign) and given.id in map(ast.unparse, node.targets)
+    ]
+    return {ast.unparse(node.value) for node in assigned} or {given.id}
 
 
 def _imported_names(tree: ast.AST) -> dict[str, str]:
