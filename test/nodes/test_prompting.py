@@ -26,10 +26,11 @@ class Node:
     def create_service(self, *_):
         pass
 
-    def get_logger(self):
+    @property
+    def log(self):
         return self
 
-    def info(self, text):
+    def info(self, event, text, **fields):
         self.warnings.append(text)
 
     def publish_health(self):

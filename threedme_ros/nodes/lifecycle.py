@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 
+from threedme_ros.nodes.event_log import EventLog
+
 
 class ManagedNode(LifecycleNode):
     """``state`` is where the last transition led: unconfigured, inactive, active or finalized.
@@ -18,6 +20,7 @@ class ManagedNode(LifecycleNode):
     def __init__(self, name: str, **kwargs) -> None:
         super().__init__(name, **kwargs)
         self.state = "unconfigured"
+        self.log = EventLog(self.get_logger())
 
     def configure(self) -> None:
         """Make everything; undo it before raising."""
@@ -90,7 +93,7 @@ class ManagedNode(LifecycleNode):
             step()
         except Exception as error:
             self.went_wrong(f"not {goal}: {error}")
-            self.get_logger().error(f"not {goal}: {error}\n{traceback.format_exc()}")
+            self.log.error("transition_failed", f"not {goal}: {error}", trace=traceback.format_exc(), goal=goal)
             return otherwise
         self.state = goal
         return TransitionCallbackReturn.SUCCESS

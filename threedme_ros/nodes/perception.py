@@ -89,7 +89,7 @@ class PerceptionNode(ManagedNode):
         super().__init__("perception", **kwargs)
         declare_parameters(self, PerceptionParameters)
         self._health = Health()
-        self._log_handler = RosLogHandler(self.get_logger(), self._health.warn)
+        self._log_handler = RosLogHandler(self.log, self._health.warn)
         self._left_behind = LeftBehind()
         self._keeper: EngineKeeper | None = None
         self._worker: VolumeWorker | None = None
@@ -114,6 +114,7 @@ class PerceptionNode(ManagedNode):
     def close(self) -> None:
         super().close()
         self._log_handler.close()
+        self.log.flush(everything=True)
 
     @property
     def threads_left_behind(self) -> int:
@@ -144,7 +145,7 @@ class PerceptionNode(ManagedNode):
         except Exception:
             self.release()
             raise
-        self.get_logger().info(f"configured: {self._engine}; {NOTICE}")
+        self.log.info("configured", f"configured: {self._engine}; {NOTICE}", **self._engine)
 
     def activate(self) -> None:
         self._keeper.forgive()
@@ -161,7 +162,8 @@ class PerceptionNode(ManagedNode):
         period_s = self._worker.settings.parameters.obstacle_period_s
         self._obstacle_timer = self.create_timer(period_s, self._repeat_obstacles, clock=self._steady)
         self._health.listening(True)
-        self.get_logger().info(f"active: waiting for {self._volumes.topic_name}")
+        topic = self._volumes.topic_name
+        self.log.info("active", f"active: waiting for {topic}", topic=topic)
 
     def halt(self) -> None:
         if self._volumes:
@@ -196,7 +198,8 @@ class PerceptionNode(ManagedNode):
         if self._worker and (reason := self._worker.check()):
             self.trigger_deactivate()
             self._health.error(f"deactivated: {reason}")
-            self.get_logger().error(f"deactivated: {reason}")
+            self.log.error("deactivated", f"deactivated: {reason}")
+        self.log.flush()
         self._publish_diagnostics()
 
     # Results, called from the worker.
@@ -271,11 +274,11 @@ class PerceptionNode(ManagedNode):
 
     def _on_recording_stopped(self, reason: str) -> None:
         self._health.warn(reason)
-        self.get_logger().error(reason)
+        self.log.error("recording_stopped", reason)
 
     def _warn(self, line: str) -> None:
         self._health.warn(line)
-        self.get_logger().warning(line)
+        self.log.warning("warning", line, source=line.partition(":")[0])
 
     # Services and parameters.
 

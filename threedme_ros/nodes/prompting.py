@@ -171,7 +171,8 @@ class Prompting:
             if dropped:
                 self._state = "of an earlier volume"
         if dropped:
-            self._node.get_logger().info(f"the volume changed: {dropped} clicks forgotten, the next one starts anew")
+            said = f"the volume changed: {dropped} clicks forgotten, the next one starts anew"
+            self._node.log.info("clicks_forgotten", said, clicks=dropped)
 
     def describe(self) -> dict[str, str]:
         """What diagnostics show."""
@@ -251,7 +252,7 @@ class Prompting:
             if not self._node.alive():
                 return
             self._warn(f"click failed: {type(error).__name__}: {error}")
-            self._node.get_logger().error(traceback.format_exc())
+            self._node.log.error("click_failed", f"{type(error).__name__}: {error}", trace=traceback.format_exc())
         self._node.publish_health()
 
     def _segment(self, session: Session) -> None:
@@ -268,7 +269,10 @@ class Prompting:
             self._published = session
             self._state = f"{_counted(session)}, {volume_ml:.1f} ml"
         self._publish(labels, markers)
-        self._node.get_logger().info(f"prompt: {_counted(session)}, {volume_ml:.1f} ml")
+        clicks = len(session.points_m)
+        self._node.log.info(
+            "prompt", f"prompt: {_counted(session)}, {volume_ml:.1f} ml", clicks=clicks, volume_ml=f"{volume_ml:.1f}"
+        )
 
     def _publish(self, labels: CompressedImage, markers: MarkerArray) -> None:
         for topic, message in ((LABELS_TOPIC, labels), (MARKERS_TOPIC, markers)):

@@ -9,15 +9,16 @@ from time import perf_counter
 from typing import Protocol
 
 from sensor_msgs.msg import CompressedImage, PointCloud2
+from std_msgs.msg import Header
 
 from threedme_ros.inference.engines import EngineError
 from threedme_ros.nodes import pipeline
 from threedme_ros.nodes.diagnostics import Health
 from threedme_ros.nodes.engine_keeper import EngineKeeper
+from threedme_ros.nodes.event_log import EventLog
 from threedme_ros.nodes.watchdog import Watch
 from threedme_ros.volume import VolumeError
 
-PROGRESS_PERIOD_S = 5.0
 REFRESH = object()
 """The job that builds the clouds of the last result again, after a margin or a threshold changed."""
 REBUILD = object()
@@ -34,7 +35,9 @@ class Outlet(Protocol):
     def publish_results(self, results: pipeline.Results) -> None: ...
     def publish_clouds(self, clouds: pipeline.Clouds) -> None: ...
     def publish_health(self) -> None: ...
-    def get_logger(self): ...
+
+    @property
+    def log(self) -> EventLog: ...
 
 
 class VolumeWork:
@@ -62,15 +65,15 @@ class VolumeWork:
             segmenter = self._segmenter()
             return self._publish_health if job is REBUILD else self._segment(job, segmenter, watch)
         except VolumeError as error:
-            return partial(self.refuse, error)
+            return partial(self.refuse, error, job.header)
         except Exception as error:
             reason = f"{type(error).__name__}: {_one_line(error)}"
-            return partial(self._fail, isinstance(job, CompressedImage), reason, traceback.format_exc())
+            return partial(self._fail, job, reason, traceback.format_exc())
 
-    def refuse(self, error: VolumeError) -> None:
+    def refuse(self, error: VolumeError, header: Header) -> None:
         reason = _one_line(error)
         self._health.refused(reason)
-        self._outlet.get_logger().warning(f"volume refused: {reason}")
+        self._outlet.log.warning("volume_refused", f"volume refused: {reason}", **_volume(header))
         self._publish_health()
 
     def _segmenter(self):
@@ -101,22 +104,40 @@ class VolumeWork:
         segmentation, stamp = results.segmentation, results.header.stamp
         latency_s = (self._outlet.now_ns() - stamp.sec * 10**9 - stamp.nanosec) / 1e9
         self._health.segmented(latency_s, segmentation.warnings, segmentation.update)
-        for warning in segmentation.warnings:
-            self._outlet.get_logger().warning(warning)
-        self._outlet.get_logger().info(
-            f"segmented a volume of {segmentation.labels.shape} voxels in {seconds:.2f} s ({segmentation.update} pass)",
-            throttle_duration_sec=PROGRESS_PERIOD_S,
+        log, made_by, shape = self._outlet.log, segmentation.made_by, segmentation.labels.shape
+        for number, warning in enumerate(segmentation.warnings):
+            log.warning("volume_warning", warning, source=number, **_volume(results.header))
+        log.info(
+            "volume_segmented",
+            f"segmented a volume of {shape} voxels in {seconds:.2f} s ({segmentation.update} pass)",
+            **_volume(results.header),
+            shape="x".join(str(n) for n in shape),
+            seconds=f"{seconds:.3f}",
+            latency_s=f"{latency_s:.3f}",
+            update=segmentation.update,
+            engine=made_by.engine,
+            precision=made_by.precision,
+            checkpoint=made_by.checkpoint,
         )
         self._publish_health()
 
-    def _fail(self, is_volume: bool, reason: str, trace: str) -> None:
+    def _fail(self, job: CompressedImage | object, reason: str, trace: str) -> None:
+        is_volume = isinstance(job, CompressedImage)
         (self._health.failed if is_volume else self._health.error)(reason)
         if self._outlet.alive():  # else the process is ending: nothing can be published, nobody listens
-            self._outlet.get_logger().error(f"{'not segmented: ' if is_volume else ''}{reason}\n{trace}")
+            if is_volume:
+                self._outlet.log.error("volume_failed", f"not segmented: {reason}", trace=trace, **_volume(job.header))
+            else:
+                self._outlet.log.error("job_failed", reason, trace=trace)
             self._publish_health()
 
     def _publish_health(self) -> None:
         self._outlet.publish_health()
+
+
+def _volume(header: Header) -> dict[str, str]:
+    """What a log line tells of a volume."""
+    return {"stamp": f"{header.stamp.sec}.{header.stamp.nanosec:09d}", "frame": header.frame_id}
 
 
 def _one_line(error: Exception) -> str:

@@ -13,7 +13,7 @@ from threedme_ros.nodes.diagnostics import Health
 from threedme_ros.nodes.engine_keeper import EngineKeeper
 from threedme_ros.nodes.messages import MessageError, check_volume_header
 from threedme_ros.nodes.stamps import StampWatch
-from threedme_ros.nodes.volume_work import PROGRESS_PERIOD_S, REBUILD, REFRESH, Outlet, VolumeWork
+from threedme_ros.nodes.volume_work import REBUILD, REFRESH, Outlet, VolumeWork
 from threedme_ros.nodes.watchdog import Durations, LeftBehind, Watch
 from threedme_ros.nodes.worker import Worker
 
@@ -78,13 +78,13 @@ class VolumeWorker:
         try:
             check_volume_header(message)
         except MessageError as error:
-            self._work.refuse(error)
+            self._work.refuse(error, message.header)
             return
         stamp = message.header.stamp
         odd = self._stamps.look(stamp.sec * 10**9 + stamp.nanosec, self._outlet.now_ns())
         self._health.stamped(odd, self._stamps.counts)
         if odd:
-            self._outlet.get_logger().warning(odd, throttle_duration_sec=PROGRESS_PERIOD_S)
+            self._outlet.log.warning("stamp_odd", odd, stamp=f"{stamp.sec}.{stamp.nanosec:09d}")
         self._last_message = message
         self._count_dropped(self._worker.submit(message), "replaced")
 
@@ -145,7 +145,7 @@ class VolumeWorker:
         self._left_behind.add(worker.thread)
         reason = f"{self._watch.what}: {self._keeper.abandon()} hangs: {overdue}; its thread is left behind"
         (self._health.failed if self._watch.what == VOLUME else self._health.error)(reason)
-        self._outlet.get_logger().error(reason)
+        self._outlet.log.error("hang", reason, what=self._watch.what)
         return reason
 
     def _run(self, watch: Watch, job: CompressedImage | object) -> None:
