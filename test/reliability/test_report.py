@@ -1,6 +1,8 @@
 """The page from records written by hand: what it shows, and what it refuses to show."""
 
+import argparse
 import copy
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -176,3 +178,48 @@ def test_good_records_have_no_problem(tmp_path):
     for name, read in (("faults.json", read_faults), ("fuzz.json", read_fuzz), ("soak.json", read_soak)):
         (tmp_path / name).write_text(json.dumps(GOOD[name]))
         assert read(tmp_path / name).problems == ()
+
+
+# What the three commands really write is what is read here.
+
+
+def test_the_record_of_a_soak_is_one_that_is_read(tmp_path, records, page):
+    pytest.importorskip("rclpy")
+    from threedme_ros.nodes.process_facts import ProcessFacts
+    from threedme_ros.nodes.soak_mix import Sample
+    from threedme_ros.nodes.soak_report import Step, report
+
+    facts = ProcessFacts(1000.0, 30, 20, 5.0, frozenset({"fastdds_1"}))
+    steps = [Step((Sample(None, "small", f"ct {i}"),), {"segmented": 1}, 100.0, 50.0, facts) for i in range(300)]
+    engine = {"engine": "torch", "precision": "fp32", "device": "cpu"}
+    about = {"minutes": 25.0, "sent": 300, "outcomes": {"segmented": 300}, "engine": engine, "left_behind": []}
+    records["soak.json"] = report(steps, **about)
+    status, text = page("--partial")
+    assert status == 0 and "| different good volumes | 300 |" in text and "| verdict | passed |" in text
+    assert read_soak(tmp_path / "soak.json").problems == ("soak.json: 300 volumes: expected at least 2,000",)
+
+
+def loaded(path: Path):
+    """The script ``path`` as a module."""
+    spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_record_of_the_fuzzer_is_one_that_is_read(tmp_path, monkeypatch):
+    fuzz = loaded(Path(__file__).parents[1] / "fuzz" / "run.py")
+    monkeypatch.setattr(fuzz, "origin", dict)
+    options = argparse.Namespace(output=tmp_path / "fuzz.json", seed=1, executions=10)
+    fuzz._write(options, "random", {"nifti": decoder(10)})
+    assert read_fuzz(tmp_path / "fuzz.json").problems == ("fuzz.json: 10 executions: expected at least 1,000,000",)
+
+
+def test_the_record_of_the_fault_harness_is_one_that_is_read(tmp_path, monkeypatch):
+    pytest.importorskip("rclpy")
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    faults = loaded(Path(__file__).parents[1] / "ros" / "faults" / "run.py")
+    options = argparse.Namespace(seed=1, origin={})
+    done = [faults.Record(**fault(happened=f"in {i} s")) for i in range(200)]
+    faults.write(tmp_path / "faults.json", done, {"memory limit": "no"}, options, 0.0, 1)
+    assert read_faults(tmp_path / "faults.json").problems == ()
