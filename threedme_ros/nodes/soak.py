@@ -14,11 +14,13 @@ from threedme_ros.nodes.process_facts import SHARED_MEMORY, ProcessFacts, proces
 from threedme_ros.nodes.processes import DemoError, NodeProcess, NodeProcesses
 from threedme_ros.nodes.soak_mix import Sample, endless, make_pool
 from threedme_ros.nodes.soak_report import Step, report
-from threedme_ros.nodes.traffic import OUTCOMES, SETTLE_S, START_TIMEOUT_S, VOLUME_TIMEOUT_S, Probe
+from threedme_ros.nodes.traffic import OUTCOMES, SETTLE_S, Probe
 
 __all__ = ["DemoError", "SoakPlan", "run_soak"]
 
 MOST_BURST_GAP_S = 0.03
+PATIENCE_S = 1800.0
+"""A soak may share its machine with other work: a build or a volume that waits for its turn is no hang."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,7 @@ class SoakPlan:
 
     def __post_init__(self) -> None:
         if self.volumes < 1 or self.minutes < 0 or self.most_minutes < self.minutes or self.small < 1 or self.large < 0:
-            raise ValueError(
-                f"{self}: expected a volume, no negative number, minutes up to most_minutes"
-            )
+            raise ValueError(f"{self}: expected a volume, no negative number, minutes up to most_minutes")
 
 
 def run_soak(
@@ -111,7 +111,7 @@ class _Soak:
             if gap_s and sample is not samples[-1]:
                 time.sleep(gap_s)
         done = lambda: self.probe.accounted >= self.sent  # noqa: E731
-        self.probe.wait(done, VOLUME_TIMEOUT_S, f"{self.sent} volumes to be accounted for")
+        self.probe.wait(done, PATIENCE_S, f"{self.sent} volumes to be accounted for")
         facts = self._facts()
         outcomes = {outcome: self.probe.count(outcome) - n for outcome, n in before.items()}
         latency_ms = float(self.probe.values["stamp_to_publish_last_ms"] or "nan")
@@ -125,9 +125,10 @@ class _Soak:
 
 def _started(processes: NodeProcesses, parameters: dict) -> _Soak:
     """A node that is active and hears us."""
-    node = processes.start("perception", **parameters)
+    patient = {"hang_after_s": PATIENCE_S, "build_timeout_s": PATIENCE_S}
+    node = processes.start("perception", **patient, **parameters)
     probe = Probe(processes)
-    probe.wait(lambda: probe.values.get("state") == "active", START_TIMEOUT_S, "the node to be active")
-    probe.wait(lambda: probe.values.get("volume_sources") == "1", START_TIMEOUT_S, "the node to see our volumes")
+    probe.wait(lambda: probe.values.get("state") == "active", PATIENCE_S, "the node to be active")
+    probe.wait(lambda: probe.values.get("volume_sources") == "1", PATIENCE_S, "the node to see our volumes")
     probe.rest(SETTLE_S)
     return _Soak(probe, node, processes.node.get_clock().now)
