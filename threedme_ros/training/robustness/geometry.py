@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from threedme_ros.inference.label_resampling import resample_labels
 from threedme_ros.volume import Volume, resample
 
 from .labelled import Labelled, as_type, outside
@@ -37,9 +38,14 @@ def _resampled(case: Labelled, shape: tuple[int, int, int]) -> Labelled:
         voxels = box_means(voxels, axis, n)
     return Labelled(
         Volume(as_type(voxels, case.image.voxels.dtype), grid.affine, image.frame_id),
-        resample(truth, grid, order=0),
-        Volume(resample(body.with_voxels(body.voxels.view(np.uint8)), grid, order=0).voxels > 0, grid.affine),
+        Volume(_voted(truth.voxels, shape), grid.affine),
+        Volume(_voted(body.voxels.view(np.uint8), shape) > 0, grid.affine),
     )
+
+
+def _voted(labels: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """(I, J, K) uint8 -> ``shape``: where a new centre lies between voxels, their majority."""
+    return resample_labels(labels.T, np.ones(labels.shape[::-1], np.float32), shape[::-1]).T
 
 
 def box_means(array: np.ndarray, axis: int, n: int) -> np.ndarray:

@@ -57,6 +57,7 @@ def streaks(case: Labelled, amplitude_hu: float, seed: int = 0) -> Labelled:
     back, front = where[:, 1].min() * dy, where[:, 1].max() * dy
     y = back + ROD_DEPTH * (front - back)
     x_mm, y_mm = np.arange(image.shape[0])[:, None] * dx, np.arange(image.shape[1])[None] * dy
+    metal = np.zeros(image.shape[:2], bool)
     for x in (middle - RODS_APART_MM / 2, middle + RODS_APART_MM / 2):
         angle, distance = np.arctan2(y_mm - y, x_mm - x), np.hypot(y_mm - y, x_mm - x)
         # a streak goes through the metal, so it is the same at an angle and opposite to it
@@ -67,6 +68,7 @@ def streaks(case: Labelled, amplitude_hu: float, seed: int = 0) -> Labelled:
         fade = np.exp(-distance / STREAK_REACH_MM).astype(np.float32)
         for k, profile in enumerate(fan):
             voxels[:, :, k] += profile[bins] * fade
-        voxels[distance <= ROD_RADIUS_MM] = ROD_HU * unit
+        metal |= distance <= ROD_RADIUS_MM
+    voxels[metal] = ROD_HU * unit
     np.maximum(voxels, outside(case), out=voxels)
     return case.with_image(step.invert(voxels))
