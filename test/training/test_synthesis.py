@@ -1,10 +1,20 @@
 """Images from label maps: tissues are found, labels are untouched, and a seed repeats."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from threedme_ros.training.synthesis import synthesise
+from threedme_ros.training.substances import Substance
+from threedme_ros.training.synthesis import (
+    SynthesisConfig,
+    patches,
+    percentile_window,
+    real_image,
+    synthesise,
+    texture,
+)
 from threedme_ros.training.tissues import AIR, OUTSIDE, body_mask, find_tissues
 
 
@@ -73,3 +83,68 @@ def test_too_many_tissues_are_refused():
     structures = np.arange(4096, dtype=np.int64).reshape(16, 16, 16) // 16
     with pytest.raises(ValueError, match="more than 256 tissues"):
         find_tissues(np.zeros((16, 16, 16), np.float32), structures, structures % 2, {}, {}, to_unit)
+
+
+def test_gut_is_split_into_content_and_wall_and_bone_into_marrow_and_cortex():
+    hu = np.full((14, 40, 40), 60.0)
+    structures = np.zeros(hu.shape, np.uint8)
+    structures[2:12, 8:20, 8:20] = 20
+    structures[2:12, 24:34, 24:34] = 25
+    hu[2:12, 24:34, 24:34], hu[2:12, 24, 24:34] = 200.0, 480.0
+    substances = {
+        20: (Substance.GUT_CONTENT, Substance.GUT_WALL), 25: (Substance.MARROW, Substance.CORTICAL_BONE),
+    }  # fmt: skip
+    image = to_unit(hu).astype(np.float32)
+    tissue, tissues = find_tissues(image, structures, np.zeros_like(structures), {}, {}, to_unit, substances)
+    made_of = tissues.substance.numpy()[tissue]
+    assert made_of[6, 14, 14] == Substance.GUT_CONTENT and made_of[6, 8, 14] == made_of[2, 14, 14] == Substance.GUT_WALL
+    assert made_of[6, 30, 30] == Substance.MARROW and made_of[6, 24, 30] == Substance.CORTICAL_BONE
+
+
+QUIET = SynthesisConfig(acquisition=0.0, artefacts=0.0, patches=0.0, recontrast=0.0)
+
+
+def test_a_real_image_with_everything_switched_off_is_the_scan(case):
+    image, _, _, tissue, tissues = case
+    image, tissue = torch.from_numpy(image), torch.from_numpy(tissue)
+    for seed in range(5):
+        assert torch.equal(real_image(image, tissue, tissues, torch.Generator().manual_seed(seed), QUIET), image)
+
+
+@pytest.mark.parametrize("contrasts", [(1, 0, 0), (0, 1, 0), (0, 0, 1)])
+def test_every_contrast_needs_no_scan_and_stays_in_range(case, contrasts):
+    _, _, _, tissue, tissues = case
+    config = SynthesisConfig(contrasts, artefacts=1.0)
+    for seed in range(12):
+        made = synthesise(None, torch.from_numpy(tissue), tissues, torch.Generator().manual_seed(seed), config)
+        assert torch.isfinite(made).all() and made.min() >= -1 and made.max() <= 1 and made.std() > 0.02
+
+
+def test_ct_is_left_in_its_window_and_mr_is_stretched_to_its_percentiles(case):
+    _, _, _, tissue, tissues = case
+    tissue = torch.from_numpy(tissue)
+    spans = {}
+    for name, contrasts in (("ct", (1, 0, 0)), ("mr", (0, 1, 0))):
+        config = replace(QUIET, contrasts=contrasts)
+        made = [synthesise(None, tissue, tissues, torch.Generator().manual_seed(s), config) for s in range(12)]
+        spans[name] = [float(image[tissue > 1].max()) for image in made]
+    assert min(spans["mr"]) > 0.95 and min(spans["ct"]) < 0.9
+
+
+def test_percentiles_leave_out_what_is_ignored():
+    image = torch.linspace(0, 1, 4096).view(16, 16, 16)
+    ignored = image < 0.5
+    stretched = percentile_window(image, ignored, torch.Generator().manual_seed(0))
+    assert stretched[ignored].max() < -0.95 and stretched[-1, -1, -1] == 1
+    assert abs(stretched[~ignored].mean()) < 0.2  # every third slice is looked at
+    flat = torch.full((8, 8, 8), 0.2)
+    assert torch.equal(percentile_window(flat, flat > 1, torch.Generator().manual_seed(0)), flat)
+
+
+def test_texture_has_unit_variance_and_patches_few_values():
+    deviations = [texture((32, 32, 32), torch.Generator().manual_seed(seed)).std().item() for seed in range(20)]
+    assert 0.8 < np.mean(deviations) < 1.2
+    for kinds in (2, 5):
+        made = patches((40, 40, 40), kinds, torch.Generator().manual_seed(1))
+        assert 2 <= len(made.unique()) <= kinds
+        assert (made.diff(dim=0) == 0).float().mean() > 0.8  # patches, not noise
