@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from threedme_ros.model.config import ModelConfig
-from threedme_ros.model.encoder import Encoder
+from threedme_ros.model.encoder import Encoder, Features
 from threedme_ros.model.heads import SegmentationDecoder
 from threedme_ros.model.layers import depth_to_space
 
@@ -37,8 +37,12 @@ class ThreeDME(nn.Module):
         stride = self.config.STRIDE
         if any(n % stride for n in x.shape[2:]):
             raise ValueError(f"input of shape {tuple(x.shape)}: expected D, H, W to be multiples of {stride}")
-        logits = self.decoder(self.encoder(x))
-        return logits.reshape(x.shape[0], self.config.num_classes, 8, *logits.shape[2:])
+        return self.sub_voxel_logits(self.encoder(x))
+
+    def sub_voxel_logits(self, features: Features) -> Tensor:
+        """`half_logits` from the encoder's features."""
+        logits = self.decoder(features)
+        return logits.reshape(logits.shape[0], self.config.num_classes, 8, *logits.shape[2:])
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (B, num_classes, D, H, W)."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from threedme_ros.anatomy import Anatomy
 from threedme_ros.model.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from threedme_ros.model.config import SIZES, ModelConfig, Preprocessing
+from threedme_ros.model.encoder import Features
 from threedme_ros.model.layers import space_to_depth
 from threedme_ros.model.threedme import ThreeDME
 from threedme_ros.model.weights_file import read_format
@@ -39,14 +40,16 @@ def build_network(name: str, num_classes: int, changes: Mapping | None = None) -
     return ThreeDME(config).to(memory_format=torch.channels_last_3d)
 
 
-def logits_and_target(network: Network, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def logits_and_target(network: Network, image: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Features | None]:
     """What the loss compares, for image (B, 1, D, H, W) and labels (B, D, H, W): logits (B, C, ...), target (B, ...).
 
-    3DME's are sub-voxels, (B, C, 8, D/2, H/2, W/2): the loss needs no full-resolution shuffle of its logits.
+    3DME's are sub-voxels, (B, C, 8, D/2, H/2, W/2): the loss needs no full-resolution shuffle of its logits. Its
+    features come with them; None of a peer.
     """
     if isinstance(network, ThreeDME):
-        return network.half_logits(image), space_to_depth(labels[:, None])
-    return network(image), labels
+        features = network.encoder(image)
+        return network.sub_voxel_logits(features), space_to_depth(labels[:, None]), features
+    return network(image), labels, None
 
 
 def save_network(path: Path, network: Network, anatomy: Anatomy, preprocessing: Preprocessing, provenance: dict) -> str:

@@ -41,7 +41,8 @@ class Phantoms:
 @dataclass(frozen=True)
 class Task:
     """One supervised run. ``minutes`` is the budget on ``clock`` (see `CLOCKS`), ``warm_up`` a share of it,
-    ``freeze_norms`` the share after which the norms' statistics stay (see `VoxelNorm`), ``ema_decay`` a step.
+    ``freeze_norms`` the share after which the norms' statistics stay (see `VoxelNorm`), ``ema_decay`` a step,
+    ``deep_supervision`` the weight of the coarse levels' own loss (3DME only; see `CoarseHeads`), 0 for none.
 
     model: one of `network_names`. cases: sample case -> how often it is drawn, against the other cases. Raises
     TrainingError with the field, its value and what was expected.
@@ -60,6 +61,7 @@ class Task:
     freeze_norms: float = 0.3
     clip_norm: float = 1.0
     ema_decay: float = 0.998
+    deep_supervision: float = 0.0
     precision: str = "bf16"
     workers: int = 1
     validate_minutes: float = 5.0
@@ -75,6 +77,9 @@ class Task:
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0 <= value < 1:
                 raise TrainingError(f"{name} {value!r}: expected a number from 0 to below 1")
+        deep = self.deep_supervision
+        if isinstance(deep, bool) or not isinstance(deep, (int, float)) or not 0 <= deep <= 10:
+            raise TrainingError(f"deep_supervision {deep!r}: expected a number from 0 to 10")
         for name in ("seed", "workers"):
             value = getattr(self, name)
             if type(value) is not int or not 0 <= value < 2**30:

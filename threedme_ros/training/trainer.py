@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from threedme_ros.model.checkpoint import Checkpoint
 from threedme_ros.model.layers import freeze_norms
+from threedme_ros.model.threedme import ThreeDME
 
 from .data import TrainingError
+from .deep_supervision import CoarseHeads
 from .losses import dice_cross_entropy
 from .networks import Network, build_network, logits_and_target
 from .peer_checkpoint import PeerCheckpoint
@@ -63,6 +65,7 @@ class Trainer:
     model: Network
     average: MovingAverage
     optimiser: torch.optim.Optimizer
+    coarse: CoarseHeads | None = None
     step: int = 0
     elapsed_s: float = 0.0
     wall_s: float = 0.0
@@ -74,11 +77,14 @@ class Trainer:
         model = build_network(task.model, num_classes, changes)
         keep_norms_in_fp32(model)
         keep_thin_convolutions_in_fp32(model)
-        matrices = [p for p in model.parameters() if p.ndim > 1]
-        vectors = [p for p in model.parameters() if p.ndim <= 1]
+        deep = task.deep_supervision and isinstance(model, ThreeDME)
+        coarse = CoarseHeads(model.config) if deep else None
+        trained = [*model.parameters(), *(coarse.parameters() if coarse else ())]
+        matrices = [p for p in trained if p.ndim > 1]
+        vectors = [p for p in trained if p.ndim <= 1]
         groups = [{"params": matrices, "weight_decay": task.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
         optimiser = torch.optim.AdamW(groups, lr=task.learning_rate, betas=(0.9, 0.98), foreach=True)
-        return cls(task, model, MovingAverage(model, task.ema_decay), optimiser)
+        return cls(task, model, MovingAverage(model, task.ema_decay), optimiser, coarse)
 
     def start_from(self, checkpoint: Checkpoint | PeerCheckpoint) -> None:
         """Begin with the weights of ``checkpoint``; TrainingError if it holds another network."""
@@ -99,8 +105,9 @@ class Trainer:
             freeze_norms(self.model)
         self.optimiser.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16, enabled=self.task.precision == "bf16"):
-            logits, target = logits_and_target(self.model, image, labels)
-        loss = dice_cross_entropy(logits, target)
+            logits, target, features = logits_and_target(self.model, image, labels)
+            coarse = self.coarse.loss(features, labels) if self.coarse else 0.0
+        loss = dice_cross_entropy(logits, target) + self.task.deep_supervision * coarse
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.task.clip_norm)
         if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
@@ -122,6 +129,7 @@ class Trainer:
             "average": self.average.model.state_dict(),
             "average_steps": self.average.steps,
             "optimiser": self.optimiser.state_dict(),
+            "coarse": self.coarse.state_dict() if self.coarse else {},
         }
         temporary = path.with_name(f".{path.name}.{os.getpid()}")
         torch.save(state, temporary)
@@ -143,4 +151,6 @@ class Trainer:
         self.average.model.load_state_dict(state["average"])
         self.average.steps = state["average_steps"]
         self.optimiser.load_state_dict(state["optimiser"])
+        if self.coarse:
+            self.coarse.load_state_dict(state["coarse"])
         self.step, (self.elapsed_s, self.wall_s) = state["step"], times
