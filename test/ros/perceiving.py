@@ -47,6 +47,17 @@ class Perceiving:
         connected = lambda: self.publisher.get_subscription_count() and int(self.diagnostics.get("volume_sources", 0))  # noqa: E731
         self.domain.spin_until(connected, 120.0, "volume is not subscribed")
 
+    def forget(self) -> None:
+        """What was received so far: another process has taken the node's place."""
+        for messages in (self._diagnostics, *self.received.values()):
+            messages.clear()
+
+    def refresh(self) -> dict[str, str]:
+        """The next diagnostics that come."""
+        self._diagnostics.clear()
+        self.domain.spin_until(lambda: self.diagnostics, 240.0, "no diagnostics")
+        return self.diagnostics
+
     @property
     def diagnostics(self) -> dict[str, str]:
         """The newest values, with ``level`` and ``message``; empty before the first."""
@@ -77,7 +88,7 @@ class Perceiving:
                 and self.received["anatomy/markers"][-1].markers[0].header.stamp == stamp
                 and self.count("segmented") > segmented
             ),
-            60.0,
+            240.0,
             f"no results for {stamp}; {self.diagnostics}",
         )
         return stamp

@@ -167,16 +167,20 @@ class Health:
         return "waiting" if self._last_seen_s is None else "current"
 
     def _level(self, state: str, late: list[str]) -> tuple[bytes, str]:
-        if self._broken:
-            return DiagnosticStatus.ERROR, "; ".join((self._broken, *late))
-        stale = [f"anatomy is stale: {self._stale_reason}"] if self._stale_reason else []
-        if late:
-            return DiagnosticStatus.STALE, "; ".join((*late, *stale))
+        """The worst that holds, and everything that does."""
+        broken = [self._broken] if self._broken else []
+        stale = [f"anatomy is stale: {self._stale_reason}"] if self._stale_reason and not broken else []
         crowd = [f"{self.sources} publishers on volume: expected one"] if self.sources > 1 else []
         odd = [self._odd_stamp] if self._odd_stamp else []
-        if notes := (*stale, *crowd, *odd, *self._warnings):
-            return DiagnosticStatus.WARN, "; ".join(notes)
-        return DiagnosticStatus.OK, state
+        notes = (*stale, *crowd, *odd, *self._warnings)
+        levels = (
+            (broken, DiagnosticStatus.ERROR),
+            (late, DiagnosticStatus.STALE),
+            (notes, DiagnosticStatus.WARN),
+            (True, DiagnosticStatus.OK),
+        )
+        level = next(level for holds, level in levels if holds)
+        return level, "; ".join((*broken, *late, *notes)) or state
 
 
 def diagnostics_message(status: DiagnosticStatus, stamp) -> DiagnosticArray:

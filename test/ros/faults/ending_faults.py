@@ -1,0 +1,143 @@
+"""Ends of the node's process, at random moments: killed, interrupted, shut down, while it works or hangs."""
+
+import signal
+import time
+
+from domain import shared_memory, sweep_shared_memory
+from engine_faults import hang
+from scenario import Scenario
+from theatre import CLEAN_EXIT_S, LARGE, NAME, SMALL, killed
+from transition_faults import NUMBERS, SHUTDOWNS, refuses_what_does_not_fit
+
+
+def work(theatre, chance) -> None:
+    """Some volumes on their way, at a random moment of the work on them."""
+    theatre.send(LARGE)
+    if chance.random() < 0.5:
+        theatre.send(SMALL)
+    theatre.domain.rest(chance.uniform(0.0, 1.0))
+
+
+def left_no_segment(segments: frozenset[str]) -> None:
+    """Of those that were the node's own, none is there any more."""
+    left = segments & shared_memory()
+    assert not left, f"left in /dev/shm: {sorted(left)}"
+
+
+class Killed(Scenario):
+    name = "node killed (SIGKILL) and started again"
+    expected = "the new process configures, activates and serves; nothing of the old one is in its way"
+
+    def inject(self, theatre, chance):
+        work(theatre, chance)
+        killed(theatre.node.process)
+
+    def verify(self, theatre):
+        began = time.monotonic()
+        theatre.adopt(theatre.start())
+        stamp = theatre.node.segment(SMALL)
+        theatre.serves(stamp)
+        return f"active and serving {time.monotonic() - began:.0f} s after the restart"
+
+
+class Signalled(Scenario):
+    """``how``: the signal, during inference."""
+
+    how: int
+    expected = "exit status 0, no traceback, no shared memory left"
+
+    def inject(self, theatre, chance):
+        self.own = theatre.own_segments
+        work(theatre, chance)
+        self.status = theatre.ended(self.how)
+
+    def verify(self, theatre):
+        output = theatre.node.process.output()
+        assert self.status == 0, f"exit status {self.status}: {output[-2000:]}"
+        assert "Traceback" not in output, output[-2000:]
+        left_no_segment(self.own)
+        return "exit status 0, nothing left"
+
+
+class Interrupted(Signalled):
+    name = "SIGINT during inference"
+    how = signal.SIGINT
+
+
+class Terminated(Signalled):
+    name = "SIGTERM during inference"
+    how = signal.SIGTERM
+
+
+class ShutDown(Scenario):
+    name = "lifecycle shutdown during inference"
+    expected = "finalized, where every transition is refused; then SIGINT ends it with status 0"
+
+    def inject(self, theatre, chance):
+        self.own = theatre.own_segments
+        work(theatre, chance)
+        theatre.transition(SHUTDOWNS["active"])
+        numbers = chance.sample(NUMBERS, 5)
+        self.refused = refuses_what_does_not_fit(theatre, "finalized", numbers)
+
+    def verify(self, theatre):
+        assert theatre.domain.state(NAME) == "finalized"
+        assert theatre.ended(signal.SIGINT) == 0
+        assert "Traceback" not in theatre.node.process.output()
+        left_no_segment(self.own)
+        return f"finalized, {self.refused} transitions refused there, exit status 0"
+
+
+class EndsWhileItHangs(Scenario):
+    name = "SIGTERM or SIGINT while the engine hangs"
+    expected = f"exit status 0 within {CLEAN_EXIT_S:.0f} s all the same, and it says that a thread hangs"
+    slow = True
+
+    def inject(self, theatre, chance):
+        self.own = theatre.own_segments
+        hang(theatre, "openvino")
+        if chance.random() < 0.5:
+            theatre.said("hangs", "1")
+        began = time.monotonic()
+        self.status = theatre.ended(chance.choice((signal.SIGTERM, signal.SIGINT)))
+        self.took_s = time.monotonic() - began
+
+    def verify(self, theatre):
+        output = theatre.node.process.output()
+        assert self.status == 0, f"exit status {self.status}: {output[-2000:]}"
+        assert "threads that hang" in output, output[-2000:]
+        left_no_segment(self.own)
+        return f"exit status 0 after {self.took_s:.0f} s"
+
+    def clear(self, theatre):
+        theatre.runtimes.heal()
+
+
+class EndsAtStart(Scenario):
+    name = "SIGTERM or SIGINT while the node starts"
+    expected = "it ends within seconds, by itself or by the signal, without a crash"
+    slow = True
+
+    def inject(self, theatre, chance):
+        process = theatre.start("-r", "__ns:=/starting")
+        time.sleep(chance.uniform(0.0, 8.0))
+        how = chance.choice((signal.SIGTERM, signal.SIGINT))
+        process.popen.send_signal(how)
+        try:
+            self.status = process.popen.wait(CLEAN_EXIT_S)
+        finally:
+            killed(process)
+        self.how, self.output = how, process.output()
+
+    def verify(self, theatre):
+        # before rclpy has taken over, the signal itself ends the process, as it ends any Python process
+        early = self.status in (-self.how, 1, 130) and "active: waiting" not in self.output
+        assert self.status == 0 or early, f"exit status {self.status}: {self.output[-2000:]}"
+        assert "Segmentation fault" not in self.output and "terminate called" not in self.output, self.output[-2000:]
+        return f"{signal.Signals(self.how).name}: exit status {self.status}"
+
+    def clear(self, theatre):
+        sweep_shared_memory(theatre.segments_before)
+
+
+SCENARIOS = (Killed, Interrupted, Terminated, ShutDown, EndsWhileItHangs, EndsAtStart)

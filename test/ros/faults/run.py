@@ -1,0 +1,113 @@
+"""Injects faults into running nodes, over and over, and records what happened: `run.py --count 200 --seed 1`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+FOLDER = Path(__file__).resolve().parent
+sys.path[:0] = [str(FOLDER), str(FOLDER.parent)]  # the modules of these tests are no package
+
+from catalogue import SCENARIOS  # noqa: E402
+from driver import inject  # noqa: E402
+from scenario import Record, Scenario  # noqa: E402
+from theatre import Theatre  # noqa: E402
+
+from threedme_ros.benchmark.origin import origin  # noqa: E402
+
+SLOW_EVERY = 3
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=200, help="faults to inject")
+    parser.add_argument("--seed", type=int, default=1, help="of the order and the moments")
+    parser.add_argument("--output", type=Path, default=Path("runs/reliability/faults.json"))
+    parser.add_argument("--only", default="", help="scenarios whose name holds this")
+    parser.add_argument("--keep", type=Path, default=None, help="a folder for the logs of the nodes, which stay")
+    options = parser.parse_args(arguments)
+    options.origin = origin()
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    kinds = [kind for kind in SCENARIOS if options.only in kind.name]
+    impossible = {kind.name: why for kind in kinds if (why := kind().possible())}
+    kinds = [kind for kind in kinds if kind.name not in impossible]
+    if not kinds:
+        parser.error(f"--only {options.only!r}: no scenario is called so; they are {[k.name for k in SCENARIOS]}")
+    with tempfile.TemporaryDirectory(prefix="faults_") as temporary:
+        folder = options.keep or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        records = run(kinds, impossible, folder, options)
+    failed = [record for record in records if not record.passed]
+    print(f"{len(records)} faults injected, {len(failed)} failed: {options.output}")
+    for record in failed:
+        print(f"FAILED {record.scenario} (seed {record.seed}): {record.happened[:300]}")
+    return 1 if failed else 0
+
+
+def run(kinds: list[type[Scenario]], impossible: dict[str, str], folder: Path, options) -> list[Record]:
+    records: list[Record] = []
+    began, theatre = time.time(), Theatre(folder)
+    try:
+        for kind, seed in draw(kinds, options.seed, options.count):
+            repetition = sum(record.scenario == kind.name for record in records) + 1
+            record = inject(kind, theatre, seed, repetition)
+            records.append(record)
+            verdict = "ok" if record.passed else "FAILED"
+            print(
+                f"{len(records)}/{options.count} {record.seconds:6.1f} s {verdict}: {record.scenario}: "
+                f"{record.happened[:160]}",
+                flush=True,
+            )
+            write(options.output, records, impossible, options, began, theatre.starts)
+    finally:
+        theatre.close()
+    return records
+
+
+def draw(kinds: list[type[Scenario]], seed: int, count: int) -> Iterator[tuple[type[Scenario], int]]:
+    """Every scenario once a round in a random order, slow ones in every `SLOW_EVERY`-th; with a seed for each."""
+    chance, drawn, number = random.Random(seed), 0, 0
+    while drawn < count:
+        chosen = [kind for kind in kinds if not kind.slow or number % SLOW_EVERY == 0]
+        chance.shuffle(chosen)
+        for kind in (chosen or kinds)[: count - drawn]:
+            yield kind, chance.randrange(2**31)
+            drawn += 1
+        number += 1
+
+
+def write(path: Path, records: list[Record], impossible: dict[str, str], options, began: float, starts: int) -> None:
+    """After every fault, so that what was done is there even if the run is cut short."""
+    scenarios = {}
+    for record in records:
+        row = scenarios.setdefault(record.scenario, {"expected": record.expected, "injected": 0, "passed": 0})
+        row["injected"] += 1
+        row["passed"] += record.passed
+    report = {
+        **options.origin,
+        "seed": options.seed,
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
+        "seconds": round(time.time() - began, 1),
+        "injected": len(records),
+        "passed": sum(record.passed for record in records),
+        "node_starts": starts,
+        "scenarios": scenarios,
+        "impossible": impossible,
+        "records": [asdict(record) for record in records],
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(report, indent=1) + "\n")
+    new.replace(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""Stands in for OpenVINO and onnxruntime inside a node: the packages of these names that it finds first.
+
+Each computes what torch computes, and fails on demand: the file ``$FAULTS/<name>`` holds how. ``$FAULTS/<name>.busy``
+is there while it runs.
+"""
+
+from pathlib import Path
+
+TEXT = """
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+
+from threedme_ros.inference.engines import build_cache, onnxruntime_engine, openvino_engine
+from threedme_ros.inference.engines.torch_engine import TorchEngine
+
+NAME, FOLDER = __name__, Path(os.environ["FAULTS"])
+BUSY = FOLDER / f"{NAME}.busy"
+engines = []
+
+def cached_onnx(model, weights_hash, shape, cache_dir, *_):
+    engines[:] = [TorchEngine(model, precision="fp32")]
+    return build_cache.cached_build(cache_dir, NAME, (weights_hash, shape), lambda: bytes(100_000))
+
+{"openvino": openvino_engine, "onnxruntime": onnxruntime_engine}[NAME].cached_onnx = cached_onnx
+
+def how():
+    try:
+        return (FOLDER / NAME).read_text()
+    except FileNotFoundError:
+        return ""
+
+def compute(x):
+    BUSY.touch()
+    try:
+        while how() == "hang":
+            time.sleep(0.02)
+        if how() == "raise":
+            raise RuntimeError("an exception of its own")
+        labels, confidence = engines[0].run(np.ascontiguousarray(x[0, 0]))
+        if how() == "nan":
+            confidence[:] = np.nan
+        return labels, confidence
+    finally:
+        BUSY.unlink(missing_ok=True)
+
+class Core:
+    def get_property(self, *_): return ["FP32"]
+    def read_model(self, graph): return graph
+    def compile_model(self, *_): return self
+    def create_infer_request(self): return self
+    def infer(self, inputs, share_inputs): self.results = dict(zip(("labels", "confidence"), compute(inputs["volume"])))
+    def get_tensor(self, name): return Tensor(self.results[name])
+
+class Tensor:
+    def __init__(self, data): self.data = data
+
+def get_available_providers(): return ["CPUExecutionProvider"]
+
+class SessionOptions: pass
+
+class InferenceSession:
+    def __init__(self, *_, **__): pass
+    def run(self, names, inputs): return compute(inputs["volume"])
+"""
+
+
+class Runtimes:
+    """The two in ``folder``, and what they are told."""
+
+    NAMES = ("openvino", "onnxruntime")
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        for name in self.NAMES:
+            (folder / f"{name}.py").write_text(TEXT)
+        self.environment = {"PYTHONPATH": str(folder), "FAULTS": str(folder)}
+
+    def tell(self, name: str, how: str) -> None:
+        """how: hang, raise, nan, or empty to work."""
+        (self.folder / f"{name}.new").write_text(how)
+        (self.folder / f"{name}.new").replace(self.folder / name)
+
+    def heal(self) -> None:
+        for name in self.NAMES:
+            self.tell(name, "")
+
+    def busy(self, name: str) -> bool:
+        return (self.folder / f"{name}.busy").exists()

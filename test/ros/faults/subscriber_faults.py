@@ -1,0 +1,135 @@
+"""Subscribers that never read, die, come late or ask for what is not offered; a source that offers too little."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from domain import Process
+from perceiving import TYPES
+from rclpy.duration import Duration
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from scenario import Scenario
+from sensor_msgs.msg import CompressedImage
+from theatre import SMALL, killed, stopped
+
+WHILE_STOPPED = 6
+FOLDER = Path(__file__).parent
+
+
+def reader(theatre) -> Process:
+    """A process that reads everything; it has got the anatomy that is latched."""
+    log = theatre.folder / "reader.log"
+    environment = {**theatre.domain.environment, "PYTHONPATH": str(FOLDER.parent)}
+    with log.open("w") as file:
+        popen = subprocess.Popen(
+            [sys.executable, FOLDER / "reader.py"], env=environment, stdout=file, stderr=subprocess.STDOUT
+        )
+    return Process(popen, log)
+
+
+def gets(process: Process, stamp) -> None:
+    for topic in TYPES:
+        process.wait_for(f"{topic} {'-' if topic == 'label_info' else stamp.sec}\n")
+
+
+class WithReader(Scenario):
+    process = None
+
+    def begin(self, theatre):
+        stamp = theatre.node.segment(SMALL)
+        self.process = reader(theatre)
+        gets(self.process, stamp)
+
+    def clear(self, theatre):
+        if self.process:
+            killed(self.process)
+
+
+class NeverReads(WithReader):
+    name = "a subscriber that never reads (SIGSTOP)"
+    expected = "others are served as before; once it goes on it gets the newest"
+
+    def inject(self, theatre, chance):
+        self.begin(theatre)
+        theatre.domain.rest(chance.uniform(0.0, 0.3))
+        stopped(self.process, True)
+        for _ in range(WHILE_STOPPED):
+            self.stamp = theatre.node.segment(SMALL)
+
+    def verify(self, theatre):
+        theatre.serves(self.stamp)
+        theatre.settled()
+        stopped(self.process, False)
+        gets(self.process, self.stamp)
+        return f"{WHILE_STOPPED} volumes segmented meanwhile, the newest read afterwards"
+
+
+class SubscriberKilled(WithReader):
+    name = "a subscriber killed (SIGKILL) amid results"
+    expected = "others are served as before"
+
+    def inject(self, theatre, chance):
+        self.begin(theatre)
+        theatre.send()
+        theatre.domain.rest(chance.uniform(0.0, 0.5))
+        killed(self.process)
+        self.stamp = theatre.node.segment(SMALL)
+
+    def verify(self, theatre):
+        theatre.serves(self.stamp)
+        theatre.settled()
+        return "segmented and latched on"
+
+
+class LateJoiner(WithReader):
+    name = "a process that joins late"
+    expected = "it gets the last good anatomy of every topic"
+
+    def inject(self, theatre, chance):
+        theatre.domain.rest(chance.uniform(0.0, 1.0))
+        self.begin(theatre)
+
+    def verify(self, theatre):
+        return f"got {len(TYPES)} topics with the stamp of the last volume"
+
+
+class WeakSource(Scenario):
+    name = "mismatched QoS: a best-effort source"
+    expected = "log and diagnostics name both policies; the other source goes on"
+
+    def inject(self, theatre, chance):
+        best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        theatre.node.refresh()
+        self.publisher = theatre.domain.node.create_publisher(CompressedImage, "/volume", best_effort)
+
+    def verify(self, theatre):
+        text = theatre.tells("incompatible RELIABILITY with a publisher", "last_error")
+        assert "this node requests RELIABLE, VOLATILE" in text
+        return text.partition(";")[0]
+
+    def clear(self, theatre):
+        theatre.domain.node.destroy_publisher(self.publisher)
+
+
+class DemandingSubscriber(Scenario):
+    name = "mismatched QoS: a subscriber that asks for a deadline"
+    expected = "log and diagnostics name the policy; others are served as before"
+
+    def inject(self, theatre, chance):
+        wanted = QoSProfile(
+            depth=1,
+            reliability=ReliabilityPolicy.RELIABLE,
+            durability=DurabilityPolicy.TRANSIENT_LOCAL,
+            deadline=Duration(seconds=1),
+        )
+        self.subscription = theatre.domain.node.create_subscription(CompressedImage, "/labels", print, wanted)
+
+    def verify(self, theatre):
+        text = theatre.tells("incompatible DEADLINE with a subscriber", "last_error")
+        return text.partition(";")[0]
+
+    def clear(self, theatre):
+        theatre.domain.node.destroy_subscription(self.subscription)
+
+
+SCENARIOS = (NeverReads, SubscriberKilled, LateJoiner, WeakSource, DemandingSubscriber)
