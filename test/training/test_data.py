@@ -16,9 +16,6 @@ from threedme_ros.training.data import (
     WindowConfig,
     WindowStream,
     class_locations,
-    draw_centre,
-    draw_organs,
-    draw_shape,
     draw_window,
     training_case,
 )
@@ -26,6 +23,7 @@ from threedme_ros.training.sample_cases import load_training_cases, source_famil
 from threedme_ros.training.substances import Substance
 from threedme_ros.training.synthesis import SynthesisConfig
 from threedme_ros.training.tissues import Tissues
+from threedme_ros.training.window_geometry import draw_centre, draw_organs, draw_shape
 from threedme_ros.volume_io import read_volume
 
 

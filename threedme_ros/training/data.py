@@ -5,7 +5,6 @@ Arrays are (D, H, W) = (S, A, R) on the model's grid, as `threedme_ros.inference
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,18 +19,15 @@ from threedme_ros.model.config import ModelConfig, Preprocessing
 from threedme_ros.volume import Volume, resample
 
 from .arms import add_arms
-from .augment import PADDING, WarpConfig, random_linear_map, warp
-from .deformation import OrganChange, bent_positions, position_grid, random_velocity
-from .draws import chance, integer, pick, uniform
+from .augment import PADDING, WarpConfig, warp
+from .draws import chance, pick
 from .field_of_view import draw_cylinder, draw_extent, place
 from .substances import Substance
 from .synthesis import SynthesisConfig, real_image, synthesise
 from .tissues import AIR, OUTSIDE, Tissues, find_tissues
+from .window_geometry import draw_grid, draw_linear_map, draw_shape
 
 LOCATIONS_PER_CLASS = 4000
-THIN_VOXELS = 40
-"""A scan of fewer slices than this is bent and leant little out of its plane: it stays a slab along the axes."""
-LEANING_VOXELS = 3.0
 
 
 class TrainingError(ValueError):
@@ -155,36 +151,6 @@ class WindowConfig:
             raise TrainingError(f"organ_shift_voxels {self.organ_shift_voxels}: expected voxels from 0 to 50")
 
 
-def draw_shape(case: TrainingCase, config: WindowConfig, generator: torch.Generator) -> tuple[int, int, int]:
-    """A window shape that is not mostly empty: at most twice as deep as the scan, or as flat as there is."""
-    flattest = min(shape[0] for shape in config.shapes)
-    limit = max(flattest, 2 * case.image.shape[0])
-    fitting = [i for i, shape in enumerate(config.shapes) if shape[0] <= limit]
-    return config.shapes[fitting[pick([config.weights[i] for i in fitting], generator)]]
-
-
-def draw_centre(
-    case: TrainingCase, shape: tuple[int, int, int], generator: torch.Generator
-) -> tuple[float, float, float]:
-    """The window's centre in voxels of the case, class-balanced: near a random voxel of a random class.
-
-    On an axis where the window holds the whole scan, the scan lies anywhere inside the window; elsewhere the window
-    stays inside the scan.
-    """
-    classes = list(case.locations)
-    where = case.locations[classes[integer(generator, 0, len(classes) - 1)]]
-    voxel = where[integer(generator, 0, len(where) - 1)].tolist()
-    centre = []
-    for v, n, window in zip(voxel, case.image.shape, shape, strict=True):
-        middle, slack = (n - 1) / 2, abs(n - window) / 2
-        if window < n:
-            v += uniform(generator, -0.3, 0.3) * window
-            centre.append(min(max(v, middle - slack), middle + slack))
-        else:
-            centre.append(middle + uniform(generator, -slack, slack))
-    return tuple(centre)
-
-
 def draw_window(
     case: TrainingCase, window: tuple[int, int, int], config: WindowConfig, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
@@ -192,11 +158,7 @@ def draw_window(
 
     Only the box that is seen is computed; around it the window is padding, as around a prepared volume.
     """
-    warped = chance(generator, config.warp.share)
-    linear_map = torch.eye(3)
-    if warped:
-        lean = 2 * LEANING_VOXELS / max(window[1:])
-        linear_map = random_linear_map(config.warp, generator, lean if _thin(case) else math.inf)
+    linear_map, warped = draw_linear_map(case, window, config, generator)
     extent = draw_extent(window, generator, config.slab, config.slab_voxels, config.field_of_view)
     scales = linear_map.norm(dim=0).tolist()
     shape = tuple(
@@ -205,7 +167,7 @@ def draw_window(
     wide = chance(generator, config.arms)
     if wide:  # arms need room: air beside the scan
         shape = (shape[0], *extent[1:])
-    image, tissue = warp(case.image, case.tissue, _grid(case, shape, linear_map, warped, config, generator))
+    image, tissue = warp(case.image, case.tissue, draw_grid(case, shape, linear_map, warped, config, generator))
     if wide:
         beside = tissue == OUTSIDE
         added = beside | add_arms(tissue.masked_fill_(beside, AIR), case.tissues, generator)
@@ -224,44 +186,6 @@ def draw_window(
     padded, labels = torch.full(window, PADDING), torch.zeros(window, dtype=torch.uint8)
     padded[where], labels[where] = drawn, case.tissues.target[tissue.int()]
     return padded, labels
-
-
-def _thin(case: TrainingCase) -> bool:
-    return case.image.shape[0] <= THIN_VOXELS
-
-
-def _grid(
-    case: TrainingCase,
-    shape: tuple[int, int, int],
-    linear_map: Tensor,
-    warped: bool,
-    config: WindowConfig,
-    generator: torch.Generator,
-) -> Tensor:
-    """Where every voxel of a box ``shape`` (D, H, W) is sampled in the case."""
-    centre = draw_centre(case, shape, generator)
-    velocity = None
-    if warped and config.warp.elastic_voxels > 0:
-        bend = config.warp
-        velocity = random_velocity(
-            shape, bend.elastic_voxels, bend.elastic_spacing_voxels, bend.elastic_octaves, generator
-        )
-        velocity[0] *= min(1.0, case.image.shape[0] / THIN_VOXELS)  # a thin scan would be bent out of its window
-    organs = draw_organs(case, config, generator) if chance(generator, config.organs) else []
-    positions = bent_positions(shape, centre, linear_map, velocity, organs)
-    return position_grid(positions, shape, tuple(case.image.shape))
-
-
-def draw_organs(case: TrainingCase, config: WindowConfig, generator: torch.Generator) -> list[OrganChange]:
-    """One to three classes of the case, each to grow or shrink and to shift; its ellipsoid is that of its voxels."""
-    changes = []
-    low, high = (math.log(s) for s in config.organ_scale)
-    classes = list(case.organs)
-    for _ in range(integer(generator, 1, 3)):
-        centre, half_extent = case.organs[classes[integer(generator, 0, len(classes) - 1)]]
-        shift = (2 * torch.rand(3, generator=generator) - 1) * config.organ_shift_voxels
-        changes.append(OrganChange(centre, half_extent, math.exp(uniform(generator, low, high)), shift))
-    return changes
 
 
 def window_seed(seed: int, index: int) -> int:
