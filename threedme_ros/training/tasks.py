@@ -42,7 +42,8 @@ class Phantoms:
 class Task:
     """One supervised run. ``minutes`` is the budget on ``clock`` (see `CLOCKS`), ``warm_up`` a share of it,
     ``freeze_norms`` the share after which the norms' statistics stay (see `VoxelNorm`), ``ema_decay`` a step,
-    ``deep_supervision`` the weight of the coarse levels' own loss (3DME only; see `CoarseHeads`), 0 for none.
+    ``deep_supervision`` the weight of the coarse levels' own loss (3DME only; see `CoarseHeads`), 0 for none,
+    ``class_balance`` how much small structures weigh (see `dice_cross_entropy`).
 
     model: one of `network_names`. cases: sample case -> how often it is drawn, against the other cases. Raises
     TrainingError with the field, its value and what was expected.
@@ -61,6 +62,7 @@ class Task:
     freeze_norms: float = 0.3
     clip_norm: float = 1.0
     ema_decay: float = 0.998
+    class_balance: float = 0.0
     deep_supervision: float = 0.0
     precision: str = "bf16"
     workers: int = 1
@@ -73,7 +75,7 @@ class Task:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
                 raise TrainingError(f"{name} {value!r}: expected a positive number")
-        for name in ("warm_up", "freeze_norms", "ema_decay"):
+        for name in ("warm_up", "freeze_norms", "ema_decay", "class_balance"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not 0 <= value < 1:
                 raise TrainingError(f"{name} {value!r}: expected a number from 0 to below 1")

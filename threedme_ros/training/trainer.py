@@ -107,7 +107,7 @@ class Trainer:
         with torch.autocast("cpu", torch.bfloat16, enabled=self.task.precision == "bf16"):
             logits, target, features = logits_and_target(self.model, image, labels)
             coarse = self.coarse.loss(features, labels) if self.coarse else 0.0
-        loss = dice_cross_entropy(logits, target) + self.task.deep_supervision * coarse
+        loss = dice_cross_entropy(logits, target, balance=self.task.class_balance) + self.task.deep_supervision * coarse
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.task.clip_norm)
         if not (math.isfinite(loss.item()) and math.isfinite(norm.item())):
