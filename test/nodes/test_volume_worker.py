@@ -12,7 +12,7 @@ from threedme_ros.anatomy import Anatomy, Structure
 from threedme_ros.inference.engines import EngineError
 from threedme_ros.inference.segmenter import Segmentation
 from threedme_ros.nodes.diagnostics import Health
-from threedme_ros.nodes.event_log import EventLog
+from threedme_ros.nodes.event_log import EventLog, parse_log_line
 from threedme_ros.nodes.messages import volume_message
 from threedme_ros.nodes.parameters import PerceptionParameters
 from threedme_ros.nodes.pipeline import Settings
@@ -340,3 +340,16 @@ def test_odd_stamps_are_counted_and_the_volume_that_arrives_last_is_shown(rig):
     status = {p.key: p.value for p in health.status("n", "active", 0.0, {}).values}
     assert (status["stamps_repeated"], status["stamps_reversed"], status["stamps_ahead"]) == ("1", "2", "1")
     assert any(line.startswith("stamp 3.000 is 4.000 s before the one before | ") for line in outlet.lines)
+
+
+def test_a_thousand_bad_volumes_are_a_few_log_lines_that_count_them(rig):
+    worker, _, health, outlet = rig
+    for _ in range(1000):
+        worker.submit(volume_message(IMAGE, Time()))
+    outlet.log.flush(everything=True)
+    assert health.counts["refused"] == 1000
+    lines = [parse_log_line(line) for line in outlet.lines]
+    assert len(lines) < 20
+    assert {line["event"] for line in lines} == {"volume_refused"}
+    assert sum(int(line.get("suppressed", 1)) for line in lines) == 1000
+    assert lines[-1]["text"].startswith("volume refused: header.stamp 0.0") and lines[-1]["frame"] == "patient"

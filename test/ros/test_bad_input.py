@@ -151,21 +151,3 @@ def test_node_outlived_it_all_and_counted_everything(node):
     lines = [parse_log_line(line) for line in output.splitlines()]
     refused = [line for line in lines if line.get("event") == "volume_refused"]
     assert sum(int(line.get("suppressed", 1)) for line in refused) == node.count("refused")
-
-
-def test_a_thousand_bad_volumes_are_a_few_lines_that_count_them(domain, random_checkpoint):
-    process = domain.start("perception", checkpoint=random_checkpoint, engine="torch", threads=1)
-    node = Perceiving(domain, process, "/perception")
-    node.wait_for_subscription()
-    for n in range(1000):
-        message = CompressedImage(header=Header(stamp=next_stamp(), frame_id="patient"), format="nifti")
-        message.data = byte_array(bytes(n % 300))
-        node.send(message)
-        domain.spin_until(lambda: node.count("refused") + node.count("replaced") + node.count("overwritten") >= n - 3)  # noqa: B023
-    domain.spin_until(lambda: node.count("refused") + node.count("replaced") + node.count("overwritten") == 1000)
-    assert process.interrupt() == 0
-    lines = [parse_log_line(line) for line in process.output().splitlines()]
-    refused = [line for line in lines if line.get("event") == "volume_refused"]
-    assert sum(int(line.get("suppressed", 1)) for line in refused) == node.count("refused")
-    assert len(process.output().splitlines()) < 60
-    assert set(refused[-1]) == {"text", "event", "stamp", "frame", "suppressed"}
