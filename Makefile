@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 OUTPUT ?= demo_output
 
-.PHONY: demo test test-tensorrt lint clean audit enclaves reliability
+.PHONY: demo test test-tensorrt lint clean audit enclaves reliability soak
 
 demo: $(STAMP)
 	$(BIN)/threedme demo --output $(OUTPUT)
@@ -25,6 +25,11 @@ audit: $(STAMP)
 # Writes config/sros2/policy.xml anew from the running nodes; read what changed before you commit it.
 enclaves: $(STAMP)
 	THREEDME_WRITE_ENCLAVES=1 $(BIN)/python -m pytest -q test/ros/test_enclaves.py
+
+# The long part: 200 faults into running nodes, then 20 minutes and 2,000 volumes of every kind. An hour on a quiet
+# machine, with progress; each ends with a summary and writes a record into runs/reliability.
+soak: $(STAMP)
+	faults=0; $(BIN)/python test/ros/faults/run.py --count 200 || faults=$$?; $(BIN)/threedme soak && exit $$faults
 
 # Writes docs/reliability.md from the records in runs/reliability; refuses while one is missing, failed or too small.
 reliability: $(STAMP)
