@@ -59,6 +59,16 @@ def test_validation_draws_no_scan_and_no_phantom_of_training(task, patients, ana
     assert len(held) == 2 and not held & training
 
 
+def test_a_first_stage_draws_from_phantoms_alone(task, anatomy):
+    first = replace(task, phantoms=Phantoms(3, 1.0), cases={})
+    pool = training_pool(first, [], anatomy, PREPROCESSING)
+    assert len(pool.cases) == len(pool.weights) == 3 and not any(case.real for case in pool.cases)
+    assert len(set(pool.weights)) == 1
+    assert len(validation_windows(first, [], anatomy, PREPROCESSING)) > 0
+    with pytest.raises(TrainingError, match="cases"):
+        replace(first, phantoms=Phantoms(3, 0.5))
+
+
 def test_without_phantoms_validation_is_of_the_patients_own_labels(task, patients, anatomy):
     alone = replace(task, phantoms=Phantoms(), cases={"A": 1.0})
     windows = validation_windows(alone, patients[:1], anatomy, PREPROCESSING)
@@ -66,7 +76,14 @@ def test_without_phantoms_validation_is_of_the_patients_own_labels(task, patient
     assert shown and shown <= patients[0].locations.keys()
 
 
-@pytest.mark.parametrize(("count", "share"), [(2, 0.0), (0, 0.3), (-1, 0.0), (2, 1.0), (2.0, 0.5)])
+def test_a_first_stage_draws_phantoms_alone_in_training_and_validation(task, anatomy):
+    alone = replace(task, phantoms=Phantoms(3, 1.0), cases={})
+    pool = training_pool(alone, [], anatomy, PREPROCESSING)
+    assert len(pool.cases) == 3 and not any(case.real for case in pool.cases) and len(set(pool.weights)) == 1
+    assert len(validation_windows(alone, [], anatomy, PREPROCESSING)) == room.VALIDATION_WINDOWS
+
+
+@pytest.mark.parametrize(("count", "share"), [(2, 0.0), (0, 0.3), (-1, 0.0), (2, 1.1), (2.0, 0.5)])
 def test_bad_phantoms_are_refused(count, share):
     with pytest.raises(TrainingError, match="phantoms"):
         Phantoms(count, share)
