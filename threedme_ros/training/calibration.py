@@ -121,12 +121,16 @@ def held_out_windows(
     patients: Sequence[TrainingCase], trunks: Sequence[TrainingCase], config: CalibrationConfig
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """``config.windows`` pairs (image (1, D, H, W), labels (D, H, W)) of both kinds of bodies."""
-    share = config.trunk_share if trunks and patients else float(bool(trunks))
-    cases = [*trunks, *patients]
-    weights = [share / len(trunks)] * len(trunks) if share else [0.0] * len(trunks)
-    weights += [(1 - share) / len(patients)] * len(patients) if patients else []
-    stream = WindowStream(cases, weights, config.window, config.seed, config.windows)
+    weights = case_weights(trunks, patients, config.trunk_share)
+    stream = WindowStream([*trunks, *patients], weights, config.window, config.seed, config.windows)
     return (stream[i] for i in range(len(stream)))
+
+
+def case_weights(trunks: Sequence[TrainingCase], patients: Sequence[TrainingCase], trunk_share: float) -> list[float]:
+    """How often each of [*trunks, *patients] is drawn; where there are none of one sort, the others have it all."""
+    if not trunks or not patients:
+        return [1.0] * (len(trunks) + len(patients))
+    return [trunk_share / len(trunks)] * len(trunks) + [(1 - trunk_share) / len(patients)] * len(patients)
 
 
 def sampled_logits(

@@ -37,11 +37,10 @@ def bodies(cases: Sequence[TrainingCase], weights: Sequence[float], seed: int, c
 
 def others(cases: Sequence[TrainingCase], seed: int, count: int):
     """``count`` pairs (kind, image) out of scope, the kinds in turn."""
-    kinds = list(KINDS)
     for number in range(count):
         rng = np.random.default_rng((seed, number))
-        kind = kinds[number % len(kinds)]
-        if kind == "shuffled":
+        kind = OTHERS[number % len(OTHERS)]
+        if kind == SHUFFLED:
             source = next(bodies(cases, [1.0] * len(cases), seed + number, 1))
             yield kind, shuffled(source, rng)
         else:
@@ -174,8 +173,11 @@ KINDS: dict[str, Callable[[Rng], np.ndarray]] = {
     "phantom": phantom,
     "limb": limb,
     "empty room": empty_room,
-    "shuffled": shuffled,
 }
+"""What is made from rules alone."""
+
+SHUFFLED = "shuffled"
+OTHERS = (*KINDS, SHUFFLED)
 
 
 def _shape(rng: Rng) -> tuple[int, int, int]:

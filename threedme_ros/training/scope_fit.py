@@ -19,9 +19,10 @@ from threedme_ros.inference.scope import FEATURES, Arrangement, ScopeModel, cent
 from threedme_ros.inference.segmenter import Segmenter
 from threedme_ros.model.checkpoint import add_to_checkpoint, load_checkpoint
 
+from .calibration import case_weights
 from .data import TrainingCase, TrainingError
 from .procedural import procedural_cases
-from .scope_data import KINDS, bodies, others
+from .scope_data import OTHERS, bodies, others
 
 RIDGE = 0.02
 FOLDS = 3
@@ -42,8 +43,8 @@ class ScopeConfig:
     seed: int = 11_000_000
 
     def __post_init__(self) -> None:
-        if self.inputs < 2 * len(KINDS) or self.trunks < 0 or not 0 <= self.trunk_share <= 1:
-            raise TrainingError(f"{self}: expected at least {2 * len(KINDS)} inputs, no negative number, a share to 1")
+        if self.inputs < 2 * len(OTHERS) or self.trunks < 0 or not 0 <= self.trunk_share <= 1:
+            raise TrainingError(f"{self}: expected at least {2 * len(OTHERS)} inputs, no negative number, a share to 1")
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +85,7 @@ def fit_scope(
 
 
 def _answers(segmenter: Segmenter, patients, trunks, config: ScopeConfig, progress):
-    share = config.trunk_share if trunks and patients else float(bool(trunks))
-    weights = [share / len(trunks)] * len(trunks) + [(1 - share) / len(patients)] * len(patients)
+    weights = case_weights(trunks, patients, config.trunk_share)
     inside = ((BODY, x) for x in bodies([*trunks, *patients], weights, config.seed, config.inputs))
     outside = others([*trunks, *patients], config.seed, config.inputs)
     for number, (kind, x) in enumerate([*inside, *outside]):

@@ -1,0 +1,102 @@
+"""The temperature: found where it is known, folded into the last layer, and the labels are the same."""
+
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from threedme_ros.model.checkpoint import load_checkpoint, save_checkpoint
+from threedme_ros.model.config import ModelConfig, Preprocessing
+from threedme_ros.model.threedme import ThreeDME
+from threedme_ros.phantom import phantom
+from threedme_ros.training.calibration import CalibrationConfig, calibrate, error_at, fit_temperature
+from threedme_ros.training.data import TrainingError, WindowConfig, training_case
+
+PREPROCESSING = Preprocessing(spacing_mm=(9.0, 9.0, 12.0))
+QUICK = CalibrationConfig(windows=4, voxels=2000, trunks=0, window=WindowConfig(shapes=((32, 32, 32),), weights=(1,)))
+
+
+def drawn(temperature, n=40_000, classes=5, seed=0):
+    """Logits that are ``temperature`` times those that the labels were drawn from."""
+    generator = torch.Generator().manual_seed(seed)
+    true = 2 * torch.randn(n, classes, generator=generator)
+    labels = torch.multinomial(true.softmax(1), 1, generator=generator)[:, 0]
+    return true * temperature, labels
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.5])
+def test_a_known_temperature_is_found(temperature):
+    logits, labels = drawn(temperature)
+    assert fit_temperature(logits, labels) == pytest.approx(temperature, rel=0.03)
+    assert error_at(logits, labels, temperature) < 0.01
+
+
+def test_too_sure_is_a_large_error():
+    logits, labels = drawn(2.5)
+    assert error_at(logits, labels, 1.0) > 0.1
+
+
+@pytest.fixture(scope="module")
+def case(anatomy):
+    image, labels = phantom(anatomy=anatomy)
+    return training_case("phantom", image, labels, labels, PREPROCESSING)
+
+
+@pytest.fixture
+def path(tmp_path, anatomy):
+    torch.manual_seed(1)
+    tiny = ModelConfig(
+        "small", anatomy.num_classes, channels=(8, 8, 16), vit_dim=24, vit_depth=1, vit_heads=2, plane_heads=2
+    )
+    model = ThreeDME(tiny)
+    with torch.no_grad():
+        model.decoder.head.weight.mul_(6)  # far too sure of what it does not know
+        model.decoder.head.bias.zero_()
+    path = tmp_path / "net.safetensors"
+    save_checkpoint(path, model, anatomy, PREPROCESSING, {"seed": 1})
+    return path
+
+
+def test_labels_stay_and_logits_are_divided(path, case, anatomy):
+    before = load_checkpoint(path)
+    found = calibrate(path, [case], anatomy, QUICK)
+    after = load_checkpoint(path)
+    assert after.hash != before.hash and found.temperature > 1.5
+    x = torch.randn(1, 1, 32, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        old, new = before.build()(x), after.build()(x)
+        torch.testing.assert_close(new * found.temperature, old, rtol=1e-4, atol=1e-4)
+        assert (before.build().predict(x)[0] == after.build().predict(x)[0]).all()
+
+
+def test_what_was_done_is_in_the_file(path, case, anatomy):
+    found = calibrate(path, [case], anatomy, QUICK)
+    checkpoint = load_checkpoint(path)
+    assert checkpoint.calibration["temperature"] == found.temperature
+    assert checkpoint.calibration["ece_after"] == found.ece_after < found.ece_before
+    assert checkpoint.calibration["fitted_on"]["patients"] == ["phantom"]
+    assert checkpoint.provenance == {"seed": 1} and checkpoint.scope is None
+    with safe_open(path, framework="pt") as file:
+        assert json.loads(file.metadata()["calibration"])["fitted_on"]["windows"] == 4
+
+
+def test_calibrating_again_changes_nothing_but_the_last_digits(path, case, anatomy):
+    first = calibrate(path, [case], anatomy, QUICK)
+    again = calibrate(path, [case], anatomy, QUICK)
+    assert again.temperature == pytest.approx(first.temperature, rel=0.01)
+    assert again.ece_before == pytest.approx(first.ece_before, abs=1e-3)
+
+
+def test_a_scope_of_the_old_confidence_is_dropped(path, case, anatomy):
+    from threedme_ros.model.checkpoint import add_to_checkpoint
+
+    add_to_checkpoint(path, {"scope": {"threshold": 0.0}})
+    assert load_checkpoint(path).scope == {"threshold": 0.0}
+    calibrate(path, [case], anatomy, QUICK)
+    assert load_checkpoint(path).scope is None
+
+
+def test_too_few_windows_are_refused():
+    with pytest.raises(TrainingError, match="expected at least 2 windows"):
+        CalibrationConfig(windows=1)
