@@ -62,7 +62,7 @@ def paint_trunk(rng: np.random.Generator, preprocessing: Preprocessing) -> Canva
     spine, pelvis = Spine.draw(rng), Pelvis.draw(rng, habitus.male)
     paint_frame(canvas, trunk)
     paint_muscles(canvas, trunk, pelvis)
-    paint_hips(canvas, pelvis)
+    paint_hips(canvas, trunk, pelvis)
     paint_spine(canvas, spine)
     paint_ribs(canvas, trunk, spine)
     paint_vessels(canvas, trunk, spine)

@@ -185,7 +185,7 @@ class Pelvis:
         return cls(crest, ROOF * scale, HEAD * scale, scale)
 
 
-def paint_hips(canvas: Canvas, pelvis: Pelvis) -> None:
+def paint_hips(canvas: Canvas, trunk: Trunk, pelvis: Pelvis) -> None:
     for side in (-1, 1):
         mirror = np.array((side, 1, 1))
         s = pelvis.scale * mirror
@@ -198,6 +198,7 @@ def paint_hips(canvas: Canvas, pelvis: Pelvis) -> None:
         points = np.concatenate([wing, socket, *[p for p, _ in rods]])
         radii = np.concatenate([np.full(len(wing), 5.6), np.full(len(socket), 5.0), *[r for _, r in rods]])
         bone = canvas.balls(points, radii)
+        bone = bone.intersect(trunk.shell[bone.box] + 4)  # a broad pelvis in a thin body stays under the skin
         canvas.paint("hip cortex", bone)
         canvas.paint("hip core", Shape(bone.box, bone.distance + 3.2))
         _paint_femur(canvas, pelvis.head * mirror, side)

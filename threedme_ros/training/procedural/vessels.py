@@ -56,24 +56,13 @@ def _paint_gut_vessels(canvas: Canvas, spine: Spine, root: float, rise: float) -
     """Mesenteric, splenic and portal vessels. root: y where they leave the aorta; rise: how the organs moved, mm."""
     z, celiac = spine.z("L1", 0.5), spine.z("T12", 0.5)
     hub = z - 4 + rise
+    liver, spleen, hilum = (54, 48, hub + 58), (-92, 5, hub + 52), (-85, 8, celiac + rise)
     lines = (
         ("artery", 3.4, [(-6, root, z), (-3, root + 13, z - 30), (4, root + 18, z - 75)]),
         ("vein", 4.6, [(10, root + 14, hub), (10, root + 15, hub - 36), (14, root + 18, hub - 76)]),
-        (
-            "artery",
-            3.0,
-            [(-8, root, celiac), (-8, root + 16, celiac), (-45, 28, celiac + rise), (-85, 8, celiac + rise)],
-        ),
-        (
-            "portal vein",
-            4.8,
-            [(10, root + 14, hub), (-20, root + 6, hub + 16), (-60, 20, hub + 40), (-92, 5, hub + 52)],
-        ),
-        (
-            "portal vein",
-            6.2,
-            [(10, root + 14, hub), (24, root + 13, hub + 26), (38, root + 12, hub + 48), (54, 48, hub + 58)],
-        ),
+        ("artery", 3.0, [(-8, root, celiac), (-8, root + 16, celiac), (-45, 28, celiac + rise), hilum]),
+        ("portal vein", 4.8, [(10, root + 14, hub), (-20, root + 6, hub + 16), (-60, 20, hub + 40), spleen]),
+        ("portal vein", 6.2, [(10, root + 14, hub), (24, root + 13, hub + 26), (38, root + 12, hub + 48), liver]),
     )
     for name, radius, line in lines:
         canvas.paint(name, canvas.tube(np.array(line), radius))
