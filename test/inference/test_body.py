@@ -1,6 +1,6 @@
 import numpy as np
 
-from threedme_ros.inference.body import BodyCrop, body_box
+from threedme_ros.inference.body import MAX_SHAPES, BodyCrop, body_box
 
 SHAPE = (64, 160, 170)
 
@@ -52,3 +52,10 @@ def test_a_body_at_the_high_end_is_held_whole() -> None:
     box = BodyCrop().box(x)
     assert (x[tuple(slice(*side) for side in box)] > 0).sum() == (x > 0).sum()
     assert all(last <= n and first % 16 == 0 for (first, last), n in zip(box, SHAPE, strict=True))
+
+
+def test_a_stream_of_ever_new_shapes_costs_no_memory() -> None:
+    crop = BodyCrop()
+    for n in range(MAX_SHAPES + 10):
+        assert crop.box(volume((0, 8), (50, 90), (17, 60), shape=(8, 160, 170 + n))) is not None
+    assert len(crop._shapes) == MAX_SHAPES

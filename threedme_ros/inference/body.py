@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from math import prod
 
 import numpy as np
@@ -19,6 +20,8 @@ LEAST_TISSUE_BLOCKS = 8
 """Smaller islands are a cable or a blanket's edge, not a body: half a litre at 3 mm is 300 blocks."""
 
 MARGIN = BLOCK
+MAX_SHAPES = 64
+"""Volume shapes whose crop is remembered; a stream of ever new ones costs no memory."""
 LEAST_SAVING = 0.3
 """Of the voxels to compute. Below it, one engine for all volumes of a scanner is worth more."""
 
@@ -48,7 +51,7 @@ class BodyCrop:
 
     def __init__(self, least_saving: float = LEAST_SAVING) -> None:
         self._least_saving = least_saving
-        self._shapes: dict[Shape, Shape] = {}
+        self._shapes: OrderedDict[Shape, Shape] = OrderedDict()
 
     def box(self, x: np.ndarray) -> Box | None:
         """What of ``x`` the network is to see; None for all.
@@ -67,6 +70,9 @@ class BodyCrop:
         if 1 - prod(shape) / prod(padded_shape(x.shape)) < self._least_saving:
             return None
         self._shapes[x.shape] = shape
+        self._shapes.move_to_end(x.shape)
+        while len(self._shapes) > MAX_SHAPES:
+            self._shapes.popitem(last=False)
         box = []
         for start, size, n in zip(starts, shape, x.shape, strict=True):
             start = max(0, min(start, -(-n // STRIDE) * STRIDE - size))

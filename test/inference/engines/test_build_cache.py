@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from threedme_ros.inference.engines.build_cache import cached_build, default_cache_dir
+from threedme_ros.inference.engines import build_cache
+from threedme_ros.inference.engines.build_cache import cached_build, default_cache_dir, read_cached
 
 
 class Builder:
@@ -65,6 +66,31 @@ def test_nothing_half_written_is_left_behind(tmp_path: Path, monkeypatch) -> Non
     monkeypatch.setattr(Path, "replace", fails)
     assert cached_build(tmp_path, "onnx", ("a",), Builder()) == b"graph"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_used_longest_ago_makes_room(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(build_cache, "MAX_BYTES", 2500)
+    of_a_runtime = tmp_path / "openvino" / "1.blob"
+    of_a_runtime.parent.mkdir()
+    of_a_runtime.write_bytes(bytes(500))
+    os.utime(of_a_runtime, (1, 1))
+    for n, seconds in enumerate((10, 20)):
+        cached_build(tmp_path, "onnx", (n,), lambda: bytes(900))
+        for path in tmp_path.glob("onnx-*"):
+            if path.stat().st_mtime > 1000:
+                os.utime(path, (seconds, seconds))
+    assert of_a_runtime.exists()
+    assert read_cached(tmp_path, "onnx", (0,)) is not None  # used: now the younger one
+    cached_build(tmp_path, "onnx", (2,), lambda: bytes(1500))
+    assert not of_a_runtime.exists()
+    assert [read_cached(tmp_path, "onnx", (n,)) is not None for n in range(3)] == [True, False, True]
+
+
+def test_what_is_larger_than_the_cache_is_kept_alone(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(build_cache, "MAX_BYTES", 100)
+    for n in range(3):
+        cached_build(tmp_path, "onnx", (n,), lambda: bytes(900))
+    assert [read_cached(tmp_path, "onnx", (n,)) is not None for n in range(3)] == [False, False, True]
 
 
 def test_the_users_cache_is_the_default(monkeypatch) -> None:

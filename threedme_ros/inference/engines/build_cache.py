@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,6 +17,9 @@ from pathlib import Path
 from threedme_ros.private_files import private_folder, read_trusted, replacing
 
 log = logging.getLogger(__name__)
+
+MAX_BYTES = 4 << 30
+"""Of all files in the cache: a graph and its compiled network take 40 MB a shape, and a year sees many shapes."""
 
 
 def default_cache_dir() -> Path:
@@ -38,6 +42,7 @@ def cached_build(folder: Path, kind: str, key: tuple, build: Callable[[], bytes]
         content = build()
         _remove_leftovers(_place(folder, kind, key)[0])
         write_cached(folder, kind, key, content)
+        _make_room(folder, _place(folder, kind, key)[0])
         return content
 
 
@@ -56,6 +61,8 @@ def read_cached(folder: Path, kind: str, key: tuple) -> bytes | None:
         return None
     digest, content = stored[:32], stored[32:]
     if digest == _digest(name, content):
+        with suppress(OSError):
+            os.utime(path)  # `_make_room` removes first what was not used for longest
         return content
     log.warning("%s is damaged: building it again", path)
     return None
@@ -105,6 +112,29 @@ def _place(folder: Path, kind: str, key: tuple) -> tuple[Path, bytes]:
 
 def _digest(name: bytes, content: bytes) -> bytes:
     return hashlib.sha256(name + content).digest()
+
+
+def _make_room(folder: Path, new: Path) -> None:
+    """Remove what was used longest ago, of ours and of runtimes that keep files below, until `MAX_BYTES` hold the rest.
+
+    ``new`` stays. The caller holds the lock; a file that another process has open stays there for it.
+    """
+    files = []
+    for path in folder.rglob("*"):
+        with suppress(OSError):  # gone meanwhile
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode):
+                files.append((status.st_mtime, status.st_size, path))
+    total = sum(size for _, size, _ in files)
+    for _, size, path in sorted(files):
+        if total <= MAX_BYTES:
+            return
+        if path == new:
+            continue
+        with suppress(OSError):
+            path.unlink()
+            log.info("%s: the cache is full: removed what was used longest ago", path)
+        total -= size
 
 
 def _remove_leftovers(path: Path) -> None:
