@@ -3,6 +3,7 @@ import pytest
 pytest.importorskip("rclpy")
 from diagnostic_msgs.msg import DiagnosticStatus
 
+from threedme_ros.inference.scope import Scope
 from threedme_ros.nodes.diagnostics import Health
 
 ENGINE = {"engine": "torch", "precision": "fp32", "device": "cpu", "checkpoint": "0123456789abcdef"}
@@ -47,6 +48,17 @@ def test_latency_percentiles_and_age(health, clock):
     _, values = status(health)
     assert (values["stamp_to_publish_p50_ms"], values["stamp_to_publish_p95_ms"]) == ("51.0", "96.0")
     assert (values["age_of_last_result_s"], values["volumes_segmented"]) == ("2.500", "101")
+
+
+def test_the_scope_of_the_last_volume_is_shown_and_a_volume_out_of_scope_is_a_warning(health):
+    assert (status(health)[1]["scope_score"], status(health)[1]["scope_threshold"]) == ("", "")
+    head = Scope(-2.34, -0.3)
+    health.segmented(1.0, head.warnings, scope=head)
+    message, values = status(health)
+    assert (values["scope_score"], values["scope_threshold"]) == ("-2.34", "-0.30")
+    assert message.level == DiagnosticStatus.WARN and "out of scope" in message.message
+    health.segmented(1.0, scope=Scope(4.0, -0.3))
+    assert status(health)[0].level == DiagnosticStatus.OK and status(health)[1]["scope_score"] == "4.00"
 
 
 def test_a_negative_latency_is_none(health):

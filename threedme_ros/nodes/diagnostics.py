@@ -21,6 +21,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from threedme_ros.inference.incremental import UPDATES
+from threedme_ros.inference.scope import Scope
 from threedme_ros.nodes.stamps import StampWatch
 
 LATENCIES_KEPT = 200
@@ -48,6 +49,7 @@ class Health:
         self._stale_reason = ""
         self._odd_stamp, self._stamps = "", dict.fromkeys(StampWatch.ODD, 0)
         self._warnings: tuple[str, ...] = ()
+        self._scope: Scope | None = None
         self._latencies_s: deque[float] = deque(maxlen=LATENCIES_KEPT)
         self._last_result_s: float | None = None
         self._last_seen_s: float | None = None
@@ -75,10 +77,17 @@ class Health:
             if not on:
                 self.sources = 0
 
-    def segmented(self, latency_s: float, warnings: tuple[str, ...] = (), update: str = UPDATES[0]) -> None:
+    def segmented(
+        self,
+        latency_s: float,
+        warnings: tuple[str, ...] = (),
+        update: str = UPDATES[0],
+        scope: Scope | None = None,
+    ) -> None:
         """A result went out, ``latency_s`` after the stamp of its volume by the node's clock.
 
         A negative one tells of the clocks, not of us: it is no latency. update: one of `UPDATES`, what the network saw.
+        scope: whether the volume is what the checkpoint was made for, if it can tell.
         """
         with self._lock:
             self.counts["segmented"] += 1
@@ -87,7 +96,7 @@ class Health:
             if latency_s >= 0:
                 self._latencies_s.append(latency_s)
             self._last_result_s = self._clock()
-            self._warnings = warnings
+            self._warnings, self._scope = warnings, scope
             self._stale_reason = self._broken = ""
 
     def refused(self, reason: str) -> None:
@@ -118,7 +127,7 @@ class Health:
         """A new configuration: errors and results of the old one no longer count; the totals stay."""
         with self._lock:
             self.last_error = self._stale_reason = self._broken = self._odd_stamp = ""
-            self._warnings = ()
+            self._warnings, self._scope = (), None
             self._last_result_s = self._last_seen_s = None
             self._latencies_s.clear()
 
@@ -146,6 +155,8 @@ class Health:
                 "last_pass": self._last_pass,
                 "age_of_last_result_s": "" if age_s is None else f"{age_s:.3f}",
                 "anatomy": "none" if age_s is None else "stale" if stale else "current",
+                "scope_score": "" if self._scope is None else f"{self._scope.score:.2f}",
+                "scope_threshold": "" if self._scope is None else f"{self._scope.threshold:.2f}",
                 **_percentiles_ms(self._latencies_s),
                 "last_error": self.last_error,
                 "warnings": "; ".join(self._warnings),

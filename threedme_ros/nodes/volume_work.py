@@ -103,7 +103,7 @@ class VolumeWork:
     def _segmented(self, results: pipeline.Results, seconds: float) -> None:
         segmentation, stamp = results.segmentation, results.header.stamp
         latency_s = (self._outlet.now_ns() - stamp.sec * 10**9 - stamp.nanosec) / 1e9
-        self._health.segmented(latency_s, segmentation.warnings, segmentation.update)
+        self._health.segmented(latency_s, segmentation.warnings, segmentation.update, segmentation.scope)
         log, made_by, shape = self._outlet.log, segmentation.made_by, segmentation.labels.shape
         for number, warning in enumerate(segmentation.warnings):
             log.warning("volume_warning", warning, source=number, **_volume(results.header))
