@@ -1,5 +1,7 @@
 """Scores of label volumes: only what the ground truth can show, and nothing bad left out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -24,8 +26,11 @@ def test_structures_are_scored_by_name_and_missed_ones_count(anatomy):
         ("aorta", 0, pytest.approx(2), 0.0),
     ]
     assert mean_over_truth(scores) == pytest.approx(0.5)
-    text = table([CaseScore("X", "evaluation", "a test", 0.5, 1.0, scores)])
+    case = CaseScore("X", "evaluation", "a test", 0.5, 1.0, scores, (), 0.04, 0.2, 3.14, -0.3)
+    text = table([case])
     assert "aorta" in text and "not in the truth" in text and "mean Dice 0.500" in text
+    assert "calibration error 0.040, of structures 0.200; scope 3.1 (from -0.3)" in text
+    assert "no scope score" in table([replace(case, scope=None)])
 
 
 def test_unknown_structures_are_not_held_against_the_prediction(anatomy):

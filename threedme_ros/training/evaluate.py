@@ -17,6 +17,7 @@ from threedme_ros.samples import SampleError, sample_case
 from threedme_ros.share import DEMO_CHECKPOINT, share_path
 from threedme_ros.volume import Volume
 
+from .calibration_error import body_voxels, calibration_score
 from .metrics import dice_scores, hausdorff95_mm, normalised_surface_dice
 
 SURFACE_TOLERANCE_MM = 3.0
@@ -39,7 +40,11 @@ class StructureScore:
 
 @dataclass(frozen=True)
 class CaseScore:
-    """One case. ``mean_dice``: over every structure that the ground truth shows, a missed one counting 0."""
+    """One case. ``mean_dice``: over every structure that the ground truth shows, a missed one counting 0.
+
+    ece: expected calibration error over the body; ece_structures: where truth or prediction is a structure (see
+    `calibration_score`). scope, scope_threshold: see `threedme_ros.inference.scope.Scope`; None without a verdict.
+    """
 
     key: str
     role: str
@@ -48,6 +53,10 @@ class CaseScore:
     seconds: float
     structures: tuple[StructureScore, ...]
     warnings: tuple[str, ...] = ()
+    ece: float = float("nan")
+    ece_structures: float = float("nan")
+    scope: float | None = None
+    scope_threshold: float | None = None
 
 
 def score_labels(
@@ -95,12 +104,27 @@ def evaluate_samples(
     for key in keys:
         case = sample_case(key, folder)
         progress(f"case {key}: {case.source}")
-        found = segmenter.segment(case.image())
+        image, truth = case.image(), case.labels(anatomy)
+        found = segmenter.segment(image)
         names = [s.name for s in anatomy if s.name in case.structures]
-        scores = score_labels(found.labels, case.labels(anatomy), anatomy, names, surfaces)
-        seconds = found.timings_s["total"]
+        scores = score_labels(found.labels, truth, anatomy, names, surfaces)
+        ids = [anatomy[name].id for name in names]
+        voxels = (found.labels.voxels, found.confidence.voxels, truth.voxels)
+        calibration = calibration_score(*voxels, body_voxels(image), ids)
         results.append(
-            CaseScore(key, case.role, case.source, mean_over_truth(scores), seconds, scores, tuple(found.warnings))
+            CaseScore(
+                key,
+                case.role,
+                case.source,
+                mean_over_truth(scores),
+                found.timings_s["total"],
+                scores,
+                tuple(found.warnings),
+                calibration.body.error,
+                calibration.foreground.error,
+                found.scope and found.scope.score,
+                found.scope and found.scope.threshold,
+            )
         )
     return results
 
@@ -110,6 +134,10 @@ def table(results: Sequence[CaseScore]) -> str:
     lines = []
     for case in results:
         lines.append(f"{case.key} ({case.role}; {case.source}): mean Dice {case.mean_dice:.3f}, {case.seconds:.1f} s")
+        verdict = (
+            "no scope score" if case.scope is None else f"scope {case.scope:.1f} (from {case.scope_threshold:.1f})"
+        )
+        lines.append(f"  calibration error {case.ece:.3f}, of structures {case.ece_structures:.3f}; {verdict}")
         lines.append(f"  {'structure':20} {'Dice':>6} {'NSD 3 mm':>9} {'HD95 mm':>8} {'truth ml':>9} {'found ml':>9}")
         for s in case.structures:
             note = "" if s.truth_ml > 0 else "  not in the truth"
