@@ -18,8 +18,8 @@ from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 
 from threedme_ros.geometry.margins import RESOLUTION_M
 from threedme_ros.nodes import prompting
+from threedme_ros.nodes.outputs import OUTPUTS
 from threedme_ros.nodes.parameters import PerceptionParameters, PlayerParameters
-from threedme_ros.nodes.perception import OUTPUTS
 from threedme_ros.nodes.planning_scene_parameters import PlanningSceneParameters
 from threedme_ros.nodes.qos import RESULTS
 

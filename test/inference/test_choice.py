@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from threedme_ros.inference import engines
 from threedme_ros.inference.choice import MOST_HANGS, open_engine
 from threedme_ros.inference.engines import EngineError
 from threedme_ros.inference.segmenter import Segmenter
@@ -48,3 +49,15 @@ def test_one_that_hung_too_often_is_not_tried_at_all(thresholds, opened) -> None
     everyone = {(name, "cpu"): MOST_HANGS for name in ("openvino", "onnxruntime", "torch")}
     with pytest.raises(EngineError, match="no engine is left: openvino, onnxruntime, torch hung 2 times each"):
         order(thresholds, opened, "auto", everyone)
+
+
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), MemoryError(), RuntimeError("can't allocate")])
+def test_what_runs_out_while_an_engine_is_made_costs_that_engine_only(thresholds, monkeypatch, error) -> None:
+    def make_engine(name, checkpoint, **options):
+        if name != "torch":
+            raise error
+        return engines.make_engine(name, checkpoint, **options)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("threedme_ros.inference.choice.make_engine", make_engine)
+    assert Segmenter(thresholds, engine="auto").engine.name == "torch"

@@ -1,3 +1,4 @@
+from pathlib import Path
 from types import SimpleNamespace
 
 from threedme_ros.inference import memory
@@ -35,3 +36,11 @@ def test_a_file_without_a_number_is_none(tmp_path) -> None:
     assert memory._number(tmp_path / "absent") is None
     (tmp_path / "number").write_text("1024\n")
     assert memory._number(tmp_path / "number") == 1024
+
+
+def test_a_file_of_the_kernels_that_cannot_be_read_is_no_limit(monkeypatch):
+    def no_descriptor(path, *_, **__):
+        raise OSError(24, "Too many open files", str(path))
+
+    monkeypatch.setattr(Path, "read_text", no_descriptor)
+    assert available_bytes("cpu") == float("inf")

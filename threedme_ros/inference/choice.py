@@ -71,7 +71,12 @@ def open_engine(
 
 def _open(opened: Callable[[str, str], None], name: str, checkpoint: Checkpoint, options: dict) -> Engine:
     opened(name, options["device"])
-    return make_engine(name, checkpoint, **options)
+    try:
+        return make_engine(name, checkpoint, **options)
+    except EngineError:
+        raise
+    except (OSError, MemoryError, RuntimeError) as error:  # memory or descriptors ran out: no reason to lose the others
+        raise EngineError(f"{name}: cannot be made: {type(error).__name__}: {error}") from error
 
 
 def _parity_gate(

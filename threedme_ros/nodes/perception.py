@@ -26,17 +26,13 @@ anatomy stays latched, `/diagnostics` say why, and activating or configuring it 
 from __future__ import annotations
 
 import sys
-from dataclasses import fields, replace
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PointStamped
-from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
 from rclpy.parameter import Parameter
-from sensor_msgs.msg import CompressedImage, Image, PointCloud2
-from std_msgs.msg import String
+from sensor_msgs.msg import CompressedImage
 from std_srvs.srv import SetBool, Trigger
-from visualization_msgs.msg import MarkerArray
 
 from threedme_ros.model.checkpoint import load_checkpoint
 from threedme_ros.nodes import prompting
@@ -45,36 +41,20 @@ from threedme_ros.nodes.diagnostics import Health, diagnostics_message
 from threedme_ros.nodes.engine_keeper import EngineKeeper
 from threedme_ros.nodes.entry import run_node
 from threedme_ros.nodes.lifecycle import ManagedNode
+from threedme_ros.nodes.live_parameters import Change, LiveParameters
 from threedme_ros.nodes.log_bridge import RosLogHandler
 from threedme_ros.nodes.messages import NOTICE, label_info_message
-from threedme_ros.nodes.parameters import (
-    MARGIN_PREFIX,
-    ParameterError,
-    PerceptionParameters,
-    checked_margin,
-    declare_margin,
-    declare_parameters,
-    read_parameters,
-)
-from threedme_ros.nodes.pipeline import Clouds, Results, Settings, matched_anatomy, with_margins
+from threedme_ros.nodes.outputs import OUTPUTS, Outputs
+from threedme_ros.nodes.parameters import ParameterError, PerceptionParameters, declare_parameters, read_parameters
+from threedme_ros.nodes.pipeline import Clouds, Results, Settings, matched_anatomy
 from threedme_ros.nodes.prompting import Prompting
-from threedme_ros.nodes.qos import RESULTS, VOLUMES, publisher_events, subscription_events
+from threedme_ros.nodes.qos import VOLUMES, subscription_events
 from threedme_ros.nodes.recording import Tape, with_record_parameter
 from threedme_ros.nodes.steady_memory import keep_memory_steady
 from threedme_ros.nodes.volume_worker import VolumeWorker
 from threedme_ros.nodes.watchdog import LeftBehind
 from threedme_ros.share import DEMO_CHECKPOINT, share_path
 
-OUTPUTS = {
-    "labels": CompressedImage,
-    "confidence": CompressedImage,
-    "label_info": String,
-    "trace": String,
-    "overlay": Image,
-    "anatomy/points": PointCloud2,
-    "anatomy/obstacles": PointCloud2,
-    "anatomy/markers": MarkerArray,
-}
 RECORDED = {**OUTPUTS, **prompting.OUTPUTS, **dict.fromkeys(prompting.CLICKS, PointStamped)}
 RECORDED |= {"volume": CompressedImage, "/diagnostics": DiagnosticArray}
 TICK_S = 1.0
@@ -94,13 +74,12 @@ class PerceptionNode(ManagedNode):
         self._keeper: EngineKeeper | None = None
         self._worker: VolumeWorker | None = None
         self._warm_up_s = 0.0
-        self._outputs: dict = {}
-        self._label_info = ""
         self._arrivals = Arrivals()
         self._volumes = None
         self._obstacle_timer = None
-        self._margins: list[str] = []
+        self._live = LiveParameters(self, self._on_change)
         self._tape = Tape(self, RECORDED)
+        self._outputs = Outputs(self, self._tape, self._warn)
         self._prompting = Prompting(self, self._warn)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # timers on the node's own clock stop with simulated time, and wait while a clock that was set back catches up
@@ -108,8 +87,6 @@ class PerceptionNode(ManagedNode):
         self.create_timer(TICK_S, self._tick, clock=self._steady)
         self.create_service(Trigger, "~/segment", self._on_segment)
         self.create_service(SetBool, "~/set_enabled", self._on_set_enabled)
-        self.add_on_set_parameters_callback(self._check_changes)
-        self.add_post_set_parameters_callback(self._apply_changes)
 
     def close(self) -> None:
         super().close()
@@ -132,13 +109,11 @@ class PerceptionNode(ManagedNode):
             parameters = read_parameters(self, PerceptionParameters)
             checkpoint = load_checkpoint(parameters.checkpoint or share_path(DEMO_CHECKPOINT))
             anatomy = matched_anatomy(checkpoint.anatomy, parameters.anatomy)
-            anatomy = with_margins(anatomy, self._declare_margins(anatomy))
+            anatomy = self._live.declare_margins(anatomy)
             self._keeper = EngineKeeper(checkpoint, parameters, self._left_behind, self.alive)
             self._keeper.open()
             self._prompting.configure(checkpoint, parameters.prompt_decoder, parameters.modality)
-            for topic, kind in OUTPUTS.items():
-                events = publisher_events(self, topic, RESULTS, self._warn)
-                self._outputs[topic] = self.create_lifecycle_publisher(kind, topic, RESULTS, event_callbacks=events)
+            self._outputs.open()
             self._tape.start(parameters.record, parameters.record_limit_gb, self._on_recording_stopped)
             settings = Settings(parameters, anatomy)
             self._worker = VolumeWorker(self._keeper, settings, self._health, self, self._left_behind)
@@ -182,14 +157,12 @@ class PerceptionNode(ManagedNode):
             self.halt()
         finally:
             self._prompting.release()
-            for publisher in self._outputs.values():
-                self.destroy_lifecycle_publisher(publisher)
-            for name in self._margins:
-                self.undeclare_parameter(name)
+            self._outputs.close()
+            self._live.release()
             if self._keeper:
                 self._keeper.close()
             self._tape.stop()
-            self._outputs, self._margins, self._keeper, self._worker = {}, [], None, None
+            self._keeper = self._worker = None
 
     def went_wrong(self, line: str) -> None:
         self._health.error(line)
@@ -212,26 +185,11 @@ class PerceptionNode(ManagedNode):
 
     def publish_results(self, results: Results) -> None:
         self._publish_label_info(only_if_changed=True)  # another engine may have taken over
-        self._send(
-            {
-                "trace": results.trace,
-                "labels": results.labels,
-                "confidence": results.confidence,
-                "anatomy/points": results.clouds.points,
-                "anatomy/obstacles": results.clouds.obstacles,
-                "anatomy/markers": results.markers,
-                "overlay": results.overlay,
-            }
-        )
+        self._outputs.results(results)
         self._prompting.new_volume(results.volume, results.header)
 
     def publish_clouds(self, clouds: Clouds) -> None:
-        self._send({"anatomy/points": clouds.points, "anatomy/obstacles": clouds.obstacles})
-
-    def _send(self, messages: dict[str, object]) -> None:
-        for topic, message in messages.items():
-            self._outputs[topic].publish(message)
-        self._tape.put(messages)
+        self._outputs.clouds(clouds)
 
     def record(self, topic: str, message: object) -> None:
         """``message`` was published or received by another part of the node."""
@@ -255,13 +213,11 @@ class PerceptionNode(ManagedNode):
 
     def _publish_label_info(self, only_if_changed: bool = False) -> None:
         message = label_info_message(self._worker.settings.anatomy, self._engine)
-        if not only_if_changed or message.data != self._label_info:
-            self._send({"label_info": message})
-            self._label_info = message.data
+        self._outputs.label_info(message, only_if_changed)
 
     def _repeat_obstacles(self) -> None:
         if obstacles := self._worker.last_obstacles:
-            self._outputs["anatomy/obstacles"].publish(obstacles)
+            self._outputs.obstacles_again(obstacles)
 
     def _on_volume(self, message: CompressedImage, info) -> None:
         self._health.count("overwritten", self._arrivals.missed(info))
@@ -293,41 +249,12 @@ class PerceptionNode(ManagedNode):
         response.message = result.reason or ("enabled" if request.data else "disabled")
         return response
 
-    def _declare_margins(self, anatomy) -> dict[str, float]:
-        margins = {}
-        for structure in anatomy:
-            margins[structure.name] = declare_margin(self, structure.name, structure.margin_mm)
-            self._margins.append(MARGIN_PREFIX + structure.name)
-        return margins
-
-    def _check_changes(self, parameters: list[Parameter]) -> SetParametersResult:
-        try:
-            PerceptionParameters(**_rows(parameters))
-            _margins(parameters)
-        except ParameterError as error:
-            return SetParametersResult(successful=False, reason=str(error))
-        return SetParametersResult(successful=True)
-
-    def _apply_changes(self, parameters: list[Parameter]) -> None:
-        rows, margins = _rows(parameters), _margins(parameters)
-        if self._worker is None or not (rows or margins):
+    def _on_change(self, change: Change, margins: bool) -> None:
+        if self._worker is None:
             return
-        settings = self._worker.settings
-        self._worker.change(
-            Settings(replace(settings.parameters, **rows), with_margins(settings.anatomy, margins)),
-        )
+        self._worker.change(change(self._worker.settings))
         if margins and self.state == "active":
             self._publish_label_info()
-
-
-def _rows(parameters: list[Parameter]) -> dict:
-    names = {row.name for row in fields(PerceptionParameters)}
-    return {p.name: p.value for p in parameters if p.name in names}
-
-
-def _margins(parameters: list[Parameter]) -> dict[str, float]:
-    prefix = MARGIN_PREFIX
-    return {p.name[len(prefix) :]: checked_margin(p.name, p.value) for p in parameters if p.name.startswith(prefix)}
 
 
 def main(args: list[str] | None = None) -> int:

@@ -189,3 +189,15 @@ def test_building_covers_making_checking_and_what_the_engine_builds() -> None:
     assert chain.attempt(work) == "b"
     assert seen == [None, True, True]
     assert not chain.building
+
+
+@pytest.mark.parametrize("error", [MemoryError("no room"), OSError(24, "Too many open files")])
+def test_a_gate_that_runs_out_of_something_refuses_that_engine_only(error: Exception) -> None:
+    def gate(engine: Fake, window_voxels: int) -> float:
+        if engine.name == "a":
+            raise error
+        return 1.0
+
+    chain = chain_of("a", "b", gate=gate)
+    assert chain.engine.name == "b"
+    assert chain.refused == [str(error)]

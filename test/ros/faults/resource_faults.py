@@ -9,6 +9,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 from scenario import Scenario
 from theatre import BESIDE, LARGE, SMALL, WAIT_S, killed
 
+OUTCOMES = ("segmented", "failed")
 UNLIMITED = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
 
 
@@ -48,23 +49,26 @@ class MemoryLimit(Scenario):
 
 class NoDescriptors(Scenario):
     name = "no descriptor left (RLIMIT_NOFILE) during inference"
-    expected = "the node lives, volumes are accounted for, and it is well again"
+    expected = "the node lives, every volume is segmented or told as failed, and it is well again"
 
     def inject(self, theatre, chance):
         self.limits = resource.prlimit(theatre.pid, resource.RLIMIT_NOFILE)
-        self.segmented, self.stamp = theatre.node.count("segmented"), None
+        self.before = theatre.node.count("segmented"), theatre.node.count("failed")
         used = max(int(fd.name) for fd in Path(f"/proc/{theatre.pid}/fd").iterdir())
         resource.prlimit(theatre.pid, resource.RLIMIT_NOFILE, (used + 1, self.limits[1]))
         for _ in range(3):
-            self.stamp = theatre.send()
+            theatre.send()
             theatre.domain.rest(chance.uniform(0.0, 0.3))
-        theatre.counted("segmented", self.segmented + 1)
+        theatre.settled()
 
     def verify(self, theatre):
         assert theatre.alive, theatre.node.process.output()[-3000:]
         self.clear(theatre)
-        theatre.settled()
-        return "segmented on"
+        segmented, failed = (theatre.node.count(what) - n for what, n in zip(OUTCOMES, self.before, strict=True))
+        assert segmented + failed > 0, theatre.node.diagnostics
+        if failed and not segmented:
+            theatre.tells("Too many open files", "last_error")
+        return f"{segmented} segmented, {failed} failed and told, the others replaced by newer ones"
 
     def clear(self, theatre):
         if theatre.alive:

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -35,6 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--keep", type=Path, default=None, help="a folder for the logs of the nodes, which stay")
     options = parser.parse_args(arguments)
     options.origin = origin()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the nodes go, too
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     kinds = [kind for kind in SCENARIOS if options.only in kind.name]
     impossible = {kind.name: why for kind in kinds if (why := kind().possible())}

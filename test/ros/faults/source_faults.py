@@ -83,7 +83,7 @@ class TwoPublishers(Scenario):
         text = theatre.tells("publishers on volume: expected one")
         assert theatre.node.diagnostics["level"] in WARNED
         theatre.settled()
-        return f"WARN: {text.partition(';')[0]}; all accounted for"
+        return f"told: {text[: text.index(' expected one')].rpartition('; ')[2]}; all accounted for"
 
     def clear(self, theatre):
         theatre.domain.node.destroy_publisher(self.other)
@@ -110,7 +110,7 @@ class OddStamp(Scenario):
         assert theatre.node.diagnostics["level"] in WARNED, theatre.node.diagnostics
         assert float(theatre.node.diagnostics["age_of_last_result_s"]) >= 0
         theatre.serves(self.sent)
-        return f"segmented; WARN: {text}"
+        return f"segmented and told: {text[text.index('stamp ') :].partition(';')[0]}"
 
 
 class StampRepeated(OddStamp):

@@ -142,7 +142,7 @@ class EngineChain:
                 refusal = error
                 if self._shrink(error):
                     continue
-            except EngineError as error:
+            except (EngineError, OSError, MemoryError) as error:
                 refusal = error
             self.refused.append(str(refusal))
             log.warning("engine refused: %s", refusal)
