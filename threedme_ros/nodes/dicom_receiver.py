@@ -20,6 +20,7 @@ import time
 import traceback
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -32,6 +33,7 @@ from threedme_ros.dicom_series import DicomSeriesError
 from threedme_ros.dicom_store import ClosedSeries, SeriesStore, StoreSettings
 from threedme_ros.nodes.diagnostics import diagnostics_message
 from threedme_ros.nodes.entry import run_node
+from threedme_ros.nodes.event_log import EventLog
 from threedme_ros.nodes.messages import volume_message
 from threedme_ros.nodes.parameters import ParameterError, Parameters, declare_parameters, parameter, read_parameters
 from threedme_ros.nodes.qos import VOLUMES, publisher_events
@@ -41,7 +43,6 @@ from threedme_ros.volume_io import DEFAULT_MAX_VOXELS, FORMATS, write_volume
 
 POLL_S = 0.1
 DIAGNOSTICS_PERIOD_S = 1.0
-LOG_PERIOD_S = 5.0
 STOP_TIMEOUT_S = 10.0
 ACKNOWLEDGE_TIMEOUT_S = 5.0
 BYTES_PER_MB = 1_000_000
@@ -82,6 +83,7 @@ class DicomReceiver(Node):
             raise ParameterError(f"save_folder {parameters.save_folder!r}: expected an existing folder")
         if self._folder and self._folder.stat().st_mode & stat.S_IWOTH:
             raise ParameterError(f"save_folder {parameters.save_folder!r}: expected one that not all may write to")
+        self._log = EventLog(self.get_logger())
         self._tally = Tally("slices", "slices_refused", "series_published", "series_refused", "associations_refused")
         self._store = SeriesStore(
             StoreSettings(
@@ -91,7 +93,7 @@ class DicomReceiver(Node):
                 use_count=parameters.use_count,
             )
         )
-        events = publisher_events(self, "volume", VOLUMES, self.get_logger().warning)
+        events = publisher_events(self, "volume", VOLUMES, partial(self._log.warning, "qos_mismatch"))
         self._volumes = self.create_publisher(CompressedImage, "volume", VOLUMES, event_callbacks=events)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._scp = self._listen()
@@ -104,13 +106,14 @@ class DicomReceiver(Node):
         self._scp.close()
         self._stop.set()
         self._assembler.join(STOP_TIMEOUT_S)
+        self._log.flush(everything=True)
 
     def stored(self, encoded: bytes, instance: str, association) -> bool:
         """On the association's thread. False: refused."""
         try:
             self._store.add(encoded, instance, association, time.monotonic())
         except DicomSeriesError as error:
-            self._refused("slices_refused", str(error), throttle_duration_sec=LOG_PERIOD_S)
+            self._refused("slices_refused", str(error))
             return False
         self._tally.count("slices")
         return True
@@ -137,7 +140,8 @@ class DicomReceiver(Node):
             scp = DicomScp(settings, self)
         except (ImportError, ValueError, OSError) as error:
             raise ParameterError(f"DICOM receiver at {parameters.host!r}, port {parameters.port}: {error}") from error
-        self.get_logger().info(f"{parameters.ae_title} listening on {parameters.host}:{scp.port}")
+        where = f"{parameters.host}:{scp.port}"
+        self._log.info("listening", f"{parameters.ae_title} listening on {where}", port=scp.port)
         return scp
 
     def _assemble(self) -> None:
@@ -151,7 +155,7 @@ class DicomReceiver(Node):
                     where = "".join(traceback.format_tb(error.__traceback__))  # not the text: it may quote the patient
                     reason = f"series {series.tag} failed: {type(error).__name__}"
                     self._refused("series_refused", reason)
-                    self.get_logger().error(f"{reason}\n{where}")
+                    self._log.error("series_failed", reason, trace=where, series=series.tag)
                 finally:
                     self._store.forget(series)
 
@@ -163,18 +167,19 @@ class DicomReceiver(Node):
         self._tally.count("series_published")
         # the next series may be due already, and with a depth of 1 it would take the place of this one on its way
         self._volumes.wait_for_all_acked(Duration(seconds=ACKNOWLEDGE_TIMEOUT_S))
-        self.get_logger().info(
-            f"series {series.tag}: {volume.shape} published, {(time.perf_counter() - began) * 1e3:.0f} ms"
-        )
+        took_ms = f"{(time.perf_counter() - began) * 1e3:.0f}"
+        said = f"series {series.tag}: {volume.shape} published, {took_ms} ms"
+        self._log.info("series_published", said, series=series.tag, took_ms=took_ms)
         if self._folder:
             write_volume(self._folder / f"{series.tag}_{stamp.sec}.{stamp.nanosec:09d}.nii.gz", volume)
 
-    def _refused(self, what: str, reason: str, **throttle) -> None:
+    def _refused(self, what: str, reason: str) -> None:
         reason = " ".join(reason.split())[:500]
         self._tally.error(what, reason, time.monotonic())
-        self.get_logger().warning(reason, **throttle)
+        self._log.warning(what, reason)
 
     def _publish_diagnostics(self) -> None:
+        self._log.flush()
         parameters = self._parameters
         values = {
             "ae_title": parameters.ae_title,

@@ -33,6 +33,7 @@ from threedme_ros.igtl.link import DEFAULT_PORT, MAX_KEYS, Client, Links, LinkSe
 from threedme_ros.igtl.wire import ContentError, Frame, Limits, require_pyigtl
 from threedme_ros.nodes.diagnostics import diagnostics_message
 from threedme_ros.nodes.entry import run_node
+from threedme_ros.nodes.event_log import EventLog
 from threedme_ros.nodes.marker_mesh import mesh_of_marker
 from threedme_ros.nodes.messages import volume_from_message, volume_message
 from threedme_ros.nodes.parameters import (
@@ -51,7 +52,6 @@ from threedme_ros.volume_io import DEFAULT_MAX_VOXELS
 LABELS_DEVICE = "labels"
 TRANSFORM_DEPTH, TF_DEPTH = 10, 100
 DIAGNOSTICS_PERIOD_S = 1.0
-LOG_PERIOD_S = 5.0
 STOP_TIMEOUT_S = 5.0
 MAX_STAMP_S = 2**31 - 1
 BYTES_PER_MB = 1_000_000
@@ -98,10 +98,11 @@ class IgtlBridge(Node):
             raise ParameterError(str(error)) from error
         if not parameters.frame_id:
             raise ParameterError("frame_id '': expected the name of the patient frame")
+        self._log = EventLog(self.get_logger())
         self._tally = Tally(*COUNTS)
         self._sources = {"labels": 0, "anatomy/markers": 0}  # publishers that feed us
         self._shown: set[str] = set()  # structures the peers have a surface of
-        warn = self.get_logger().warning
+        warn = partial(self._log.warning, "qos_mismatch")
         self._volumes = self.create_publisher(
             CompressedImage, "volume", VOLUMES, event_callbacks=publisher_events(self, "volume", VOLUMES, warn)
         )
@@ -123,18 +124,19 @@ class IgtlBridge(Node):
         self._endpoint.close()
         for worker in self._workers:
             worker.stop(STOP_TIMEOUT_S)
+        self._log.flush(everything=True)
 
     def connected(self, peer: str) -> None:
-        self.get_logger().info(f"connected to {peer}")
+        self._log.info("connected", f"connected to {peer}", peer=peer)
 
     def disconnected(self, peer: str, reason: str, fault: bool) -> None:
         if not self.context.ok():  # the process is ending, and its log with it
             return
         if fault:
             self._tally.error("faults", f"{peer}: {reason}", time.monotonic())
-            self.get_logger().warning(f"disconnected from {peer}: {reason}")
+            self._log.warning("disconnected", f"disconnected from {peer}: {reason}", peer=peer)
         else:
-            self.get_logger().info(f"{peer}: {reason}", throttle_duration_sec=LOG_PERIOD_S)
+            self._log.info("no_connection", f"{peer}: {reason}", peer=peer)
 
     def received(self, frame: Frame, peer: str) -> None:
         """On the connection's thread. A message we cannot use costs a count and a log line, not the connection."""
@@ -148,18 +150,18 @@ class IgtlBridge(Node):
         except VolumeError as error:
             reason = f"{peer}: {frame.header.type} {frame.header.device!r} refused: {error}"
             self._tally.error("refused", reason, time.monotonic())
-            self.get_logger().warning(reason, throttle_duration_sec=LOG_PERIOD_S)
+            self._log.warning("message_refused", reason, peer=peer, type=frame.header.type)
 
     def _open(self) -> Server | Client:
         host, port = self._parameters.host, self._parameters.port
         if self._parameters.role == "client":
-            self.get_logger().info(f"connecting to {host}:{port}")
+            self._log.info("connecting", f"connecting to {host}:{port}")
             return Client(self._links, host, port)
         try:
             server = Server(self._links, host, port)
         except OSError as error:
             raise ParameterError(f"host {host!r}, port {port}: cannot listen there: {error}") from error
-        self.get_logger().info(f"listening on {host}:{server.port}")
+        self._log.info("listening", f"listening on {host}:{server.port}", port=server.port)
         return server
 
     def _tf_publisher(self):
@@ -178,8 +180,8 @@ class IgtlBridge(Node):
         volume = content.volume_from_image(frame, frame_id=parameters.frame_id, max_voxels=parameters.max_voxels)
         self._volumes.publish(volume_message(volume, stamp))
         self._tally.count("images_in")
-        self.get_logger().info(
-            f"volume {volume.shape} from {frame.header.device!r}", throttle_duration_sec=LOG_PERIOD_S
+        self._log.info(
+            "volume_received", f"volume {volume.shape} from {frame.header.device!r}", device=frame.header.device
         )
 
     def _receive_transform(self, frame: Frame) -> None:
@@ -250,9 +252,10 @@ class IgtlBridge(Node):
         except Exception as error:
             reason = f"{topic} not sent: {' '.join(str(error).split())[:500] or type(error).__name__}"
             self._tally.error("refused", reason, time.monotonic())
-            self.get_logger().warning(reason, throttle_duration_sec=LOG_PERIOD_S)
+            self._log.warning("not_sent", reason, topic=topic)
 
     def _publish_diagnostics(self) -> None:
+        self._log.flush()
         parameters, peers = self._parameters, self._links.count
         values = {"role": parameters.role, "address": f"{parameters.host}:{parameters.port}", "peers": peers}
         values |= {f"sources of {topic}": count for topic, count in self._sources.items()}

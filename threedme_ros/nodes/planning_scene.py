@@ -34,6 +34,7 @@ from threedme_ros.nodes import collision_objects
 from threedme_ros.nodes.caller import Caller
 from threedme_ros.nodes.diagnostics import diagnostics_message
 from threedme_ros.nodes.entry import run_node
+from threedme_ros.nodes.event_log import EventLog
 from threedme_ros.nodes.frame_watch import FrameWatch
 from threedme_ros.nodes.messages import anatomy_from_label_info, volume_from_message
 from threedme_ros.nodes.parameters import ParameterError, declare_parameters, read_parameters
@@ -49,7 +50,6 @@ from threedme_ros.scene.watch import Watch
 
 TICK_S = 0.1
 DIAGNOSTICS_PERIOD_S = 1.0
-LOG_PERIOD_S = 5.0
 STOP_TIMEOUT_S = 10.0
 LEVELS = (DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR)
 
@@ -59,6 +59,7 @@ class PlanningScene(Node):
 
     def __init__(self, **kwargs) -> None:
         super().__init__("planning_scene", **kwargs)
+        self._log = EventLog(self.get_logger())
         declare_parameters(self, PlanningSceneParameters)
         self._parameters = p = read_parameters(self, PlanningSceneParameters)
         try:
@@ -102,6 +103,7 @@ class PlanningScene(Node):
         """The objects stay in the scene: without us, they are the last that is known."""
         for worker in (self._reader, self._sender):
             worker.stop(STOP_TIMEOUT_S)
+        self._log.flush(everything=True)
 
     # What comes in.
 
@@ -140,7 +142,7 @@ class PlanningScene(Node):
         with self._lock:
             response.success = self._plan.accept(time.monotonic())
         response.message = "the last volume is taken as the truth" if response.success else "no volume yet"
-        self.get_logger().warning(f"accept: {response.message}")
+        self._log.warning("accept", f"accept: {response.message}")
         return response
 
     # Ten times a second: what became due.
@@ -164,7 +166,7 @@ class PlanningScene(Node):
         transform = self._frames.transform(frame_id)
         self._frame_lost = transform is None
         if transform is not None and self._registration.update(now_s, transform):
-            self.get_logger().info(f"{frame_id} moved against {self._parameters.planning_frame}")
+            self._log.info("registration_moved", f"{frame_id} moved against {self._parameters.planning_frame}")
             with self._lock:
                 self._plan.registration_changed(now_s)  # it has settled
 
@@ -229,7 +231,7 @@ class PlanningScene(Node):
                 self._plan.keeper.sent(time.monotonic())
             self._apply.call(request, self._answered)
         except Exception as error:
-            self.get_logger().error(f"{job.changes[0].name}: {error}\n{traceback.format_exc()}")
+            self._log.error("not_applied", f"{job.changes[0].name}: {error}", trace=traceback.format_exc())
             with self._lock:
                 self._plan.keeper.failed(time.monotonic(), str(error))
 
@@ -249,9 +251,10 @@ class PlanningScene(Node):
 
     def _warn(self, line: str) -> None:
         self._last_error = line
-        self.get_logger().warning(line, throttle_duration_sec=LOG_PERIOD_S)
+        self._log.warning("warning", line, source=line.partition(":")[0])
 
     def _publish_diagnostics(self) -> None:
+        self._log.flush()
         now_s = time.monotonic()
         with self._lock:
             condition = self._plan.condition(now_s)
@@ -273,10 +276,7 @@ class PlanningScene(Node):
         message = "; ".join(lines) or f"{len(held)} objects kept"
         if level != self._level:
             self._level = level
-            if level == DiagnosticStatus.OK:  # a line of code may log at one severity only
-                self.get_logger().info(message)
-            else:
-                self.get_logger().warning(message)
+            (self._log.info if level == DiagnosticStatus.OK else self._log.warning)("condition", message)
         pairs = [KeyValue(key=str(key), value=str(value)) for key, value in values.items()]
         name = self.get_fully_qualified_name()
         status = DiagnosticStatus(level=level, name=name, message=message, hardware_id="threedme_ros", values=pairs)
