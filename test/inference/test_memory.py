@@ -44,3 +44,4 @@ def test_a_file_of_the_kernels_that_cannot_be_read_is_no_limit(monkeypatch):
 
     monkeypatch.setattr(Path, "read_text", no_descriptor)
     assert available_bytes("cpu") == float("inf")
+    assert affordable_voxels(engine("torch"), ModelConfig.of_size("small", 3)) > 10**18

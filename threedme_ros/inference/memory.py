@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,7 +33,8 @@ def affordable_voxels(engine: Engine, config: ModelConfig, available: float | No
     if available is None:
         available = available_bytes(engine.device)
     bytes_per_voxel = BYTES_PER_VOXEL.get((engine.name, engine.precision), OTHERS)
-    return int(SHARE * available / (bytes_per_voxel * config.channels[0] / SMALL_CHANNELS))
+    voxels = SHARE * available / (bytes_per_voxel * config.channels[0] / SMALL_CHANNELS)
+    return int(min(voxels, sys.maxsize))
 
 
 def available_bytes(device: str) -> float:
