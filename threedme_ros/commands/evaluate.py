@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-SAMPLES, PROMPTS, PROTOTYPES, ROBUSTNESS = "samples", "prompts", "prototypes", "robustness"
+SAMPLES, PROMPTS, PROTOTYPES, ROBUSTNESS, TRUST = "samples", "prompts", "prototypes", "robustness", "trust"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "task",
         nargs="?",
         default=SAMPLES,
-        help="a task as for finetune; samples (the default), prompts, prototypes or robustness: on the sample patients",
+        help="a task as for finetune; on the samples: samples (the default), prompts, prototypes, robustness, trust",
     )
     evaluate.add_arguments(parser)
     parser.add_argument("--prompt-decoder", type=Path, help="prompts: default, the one that ships")
@@ -23,6 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     robust.add_argument("--volume", type=Path, help="with --labels, instead of --cases: a volume file or DICOM folder")
     robust.add_argument("--labels", type=Path, help="its truth on the same grid, ids of the checkpoint's label table")
     robust.add_argument("--corruptions", nargs="+", metavar="NAME", help="default: all; a name of two words in quotes")
+    document = "robustness, trust: also put the table into this file, between <!-- NAME --> and <!-- /NAME -->"
+    parser.add_argument("--document", type=Path, help=document)
     task = parser.add_argument_group("a task")
     task.add_argument("--data", type=Path, help="the data set's folder, as its authors lay it out")
     task.add_argument("--foundation", help="with --adapter: the foundation it belongs to")
@@ -54,6 +56,10 @@ def run(arguments: argparse.Namespace) -> int:
         from threedme_ros.training.robustness import command
 
         return command.main(arguments)
+    if arguments.task == TRUST:
+        from threedme_ros.training import trust_evaluation
+
+        return trust_evaluation.main(arguments)
     return _run_task(arguments)
 
 

@@ -102,3 +102,13 @@ def test_a_picture_of_each_and_one_of_all(body, anatomy, tmp_path):
     pixels = np.asarray(noise)[:, :240]  # the clean panel: contours above, filled below
     outlined = (np.abs(pixels.astype(int) - colour).max(-1) < 12).any(1)
     assert outlined[: len(outlined) // 2].any() and outlined[len(outlined) // 2 :].any()
+
+
+def test_the_table_for_a_document_has_a_row_a_corruption(body, anatomy):
+    from threedme_ros.training.robustness.command import document
+
+    found = robustness(ByIntensity(anatomy), *body, ("liver",), anatomy=anatomy, corruptions=chosen(["slab", "roll"]))
+    rows = document(found).splitlines()
+    assert rows[2].startswith("| none |") and "1.000" in rows[2]
+    assert rows[3].startswith("| slab | 120, 80, 40 mm | 1.000, 1.000, 1.000 | ")
+    assert rows[4].startswith("| roll | 10, 20, 30 degrees | ") and len(rows) == 6

@@ -14,10 +14,11 @@ from threedme_ros.inference.segmenter import Segmenter
 from threedme_ros.model.checkpoint import load_checkpoint
 from threedme_ros.samples import SampleError, sample_case
 from threedme_ros.share import DEMO_CHECKPOINT, share_path
+from threedme_ros.training.experiments.table import insert, markdown
 from threedme_ros.volume_io import read_volume
 
 from .pictures import Gallery
-from .run import RobustnessReport, robustness
+from .run import RobustnessReport, RobustnessScore, robustness
 from .suite import chosen
 
 DEFAULT_CASES = ("A",)
@@ -46,6 +47,9 @@ def main(arguments: argparse.Namespace) -> int:
         raise ValueError(str(error)) from error
     finally:
         segmenter.close()
+    if arguments.document:
+        tables = (f"{key}, checkpoint {checkpoint.hash}:\n\n{document(report)}" for key, report in reports.items())
+        insert(arguments.document, "robustness", "\n".join(tables))
     if arguments.json:
         found = {
             key: {"mean_dice": report.mean_dice, "mean_ece": report.mean_ece} | asdict(report)
@@ -75,6 +79,26 @@ def _cases(arguments: argparse.Namespace, anatomy: Anatomy):
     for key in arguments.cases or DEFAULT_CASES:
         case = sample_case(key)
         yield key, f"{case.role}; {case.source}", case.image(), case.labels(anatomy), case.structures
+
+
+def document(report: RobustnessReport) -> str:
+    """The scores as Markdown, a row a corruption: mean Dice and calibration error at each strength, in order."""
+    named: dict[str, list[RobustnessScore]] = {}
+    for row in report.rows:
+        named.setdefault(row.corruption, []).append(row)
+    rows = [
+        (
+            name,
+            ", ".join(row.spoken.removesuffix(f" {unit}") for row in found) + f" {unit}",
+            ", ".join(f"{row.mean_dice:.3f}" for row in found),
+            ", ".join(f"{row.ece:.3f}" for row in found),
+        )
+        for name, found in named.items()
+        for unit in (found[0].spoken.partition(" ")[2],)
+    ]
+    clean = ("none", "", f"{report.clean.mean_dice:.3f}", f"{report.clean.ece:.3f}")
+    mean = ("mean of all", "", f"{report.mean_dice:.3f}", f"{report.mean_ece:.3f}")
+    return markdown(("corruption", "strengths", "mean Dice", "ECE"), [clean, *rows, mean])
 
 
 def table(report: RobustnessReport) -> str:
