@@ -1,4 +1,7 @@
-"""What a click means before any network sees it: its frame, its place, its volume."""
+"""What a click means before any network sees it: its frame, its place, its volume; and a network that hangs."""
+
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -7,9 +10,11 @@ pytest.importorskip("rclpy")
 from geometry_msgs.msg import Point, PointStamped
 from std_msgs.msg import Header
 
-from threedme_ros.nodes.prompting import MAX_CLICKS, ClickError, Prompting, Session
+from threedme_ros.nodes.click_session import MAX_CLICKS, ClickError, Session
+from threedme_ros.nodes.prompting import Prompting
+from threedme_ros.nodes.watchdog import LeftBehind, Limits
 from threedme_ros.phantom import phantom
-from threedme_ros.volume import MM_PER_M, Volume
+from threedme_ros.volume import MM_PER_M, Volume, VolumeError
 
 
 @pytest.fixture
@@ -54,7 +59,7 @@ class QuarterTurn:
 @pytest.fixture
 def prompting(volume) -> Prompting:
     node = Node()
-    prompting = Prompting(node, node.warnings.append)
+    prompting = Prompting(node, node.warnings.append, LeftBehind())
     prompting._segmenter = object()  # there is one; no test here runs it
     prompting.new_volume(volume, Header(frame_id="patient"))
     return prompting
@@ -142,3 +147,62 @@ def test_a_huge_frame_name_does_not_fill_the_log(prompting, volume):
     click = PointStamped(header=Header(frame_id="x" * 100_000), point=Point())
     prompting._on_foreground(click)
     assert len(prompting._node.warnings[-1]) < 300
+
+
+class Stuck:
+    """Hangs in the stage named until it is released."""
+
+    volume = None
+
+    def __init__(self, stage: str):
+        self.stage, self.there, self.release = stage, threading.Event(), threading.Event()
+
+    def _stuck(self, stage: str) -> None:
+        if stage == self.stage:
+            self.there.set()
+            assert self.release.wait(10)
+
+    def set_volume(self, volume):
+        self._stuck("encode")
+        self.volume = volume
+
+    def click(self, points_mm, foreground):
+        self._stuck("click")
+        raise VolumeError("nothing there")
+
+
+@pytest.mark.parametrize(("stage", "limits"), [("click", Limits(0.05, 600.0)), ("encode", Limits(0.01, 0.05))])
+def test_a_click_that_hangs_is_given_up_and_later_ones_are_told_why(prompting, volume, stage, limits):
+    stuck, node = Stuck(stage), prompting._node
+    prompting._segmenter, prompting._limits = stuck, limits
+    node.create_subscription = node.destroy_subscription = lambda *_: None
+    prompting.start()
+    prompting._on_foreground(click(*middle_m(volume)))
+    assert stuck.there.wait(10)
+    end = time.monotonic() + 10
+    while not prompting._left_behind.count:
+        assert time.monotonic() < end
+        prompting.check()
+        time.sleep(0.01)
+    assert node.warnings == [f"clicks: {prompting._why_not}"]
+    assert "the network of clicks hangs: " in prompting.describe()["prompt"]
+    prompting._on_foreground(click(*middle_m(volume)))
+    assert node.warnings[-1] == f"click refused: {prompting._why_not}"
+    prompting.stop(1.0)
+    stuck.release.set()
+
+
+def test_a_slow_encoding_is_no_hang(prompting, volume):
+    stuck, node = Stuck("encode"), prompting._node
+    prompting._segmenter, prompting._limits = stuck, Limits(0.01, 600.0)
+    node.create_subscription = node.destroy_subscription = lambda *_: None
+    node.alive = lambda: True
+    prompting.start()
+    prompting._on_foreground(click(*middle_m(volume)))
+    assert stuck.there.wait(10)
+    time.sleep(0.05)
+    prompting.check()
+    stuck.release.set()
+    prompting.stop(10.0)
+    assert node.warnings == ["click refused: nothing there"]
+    assert prompting._left_behind.count == 0

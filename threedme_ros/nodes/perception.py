@@ -80,7 +80,7 @@ class PerceptionNode(ManagedNode):
         self._live = LiveParameters(self, self._on_change)
         self._tape = Tape(self, RECORDED)
         self._outputs = Outputs(self, self._tape, self._warn)
-        self._prompting = Prompting(self, self._warn)
+        self._prompting = Prompting(self, self._warn, self._left_behind)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # timers on the node's own clock stop with simulated time, and wait while a clock that was set back catches up
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -112,7 +112,8 @@ class PerceptionNode(ManagedNode):
             anatomy = self._live.declare_margins(anatomy)
             self._keeper = EngineKeeper(checkpoint, parameters, self._left_behind, self.alive)
             self._keeper.open()
-            self._prompting.configure(checkpoint, parameters.prompt_decoder, parameters.modality)
+            limits = parameters.limits
+            self._prompting.configure(checkpoint, parameters.prompt_decoder, parameters.modality, limits)
             self._outputs.open()
             self._tape.start(parameters.record, parameters.record_limit_gb, self._on_recording_stopped)
             settings = Settings(parameters, anatomy)
@@ -147,8 +148,7 @@ class PerceptionNode(ManagedNode):
             self.destroy_timer(self._obstacle_timer)
         self._volumes = self._obstacle_timer = None
         self._health.listening(False)
-        if stuck := self._prompting.stop(STOP_TIMEOUT_S):
-            self._left_behind.add(stuck)
+        self._prompting.stop(STOP_TIMEOUT_S)
         if self._worker:
             self._worker.stop(STOP_TIMEOUT_S)
 
@@ -172,6 +172,7 @@ class PerceptionNode(ManagedNode):
             self.trigger_deactivate()
             self._health.error(f"deactivated: {reason}")
             self.log.error("deactivated", f"deactivated: {reason}")
+        self._prompting.check()
         self.log.flush()
         self._publish_diagnostics()
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import threading
 import traceback
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from geometry_msgs.msg import Point, PointStamped, Vector3
@@ -30,15 +30,17 @@ from visualization_msgs.msg import Marker, MarkerArray
 
 from threedme_ros.anatomy import Anatomy, Role, Structure
 from threedme_ros.geometry.surface import surface_meshes
-from threedme_ros.inference.prompts import PromptSegmenter, inside
+from threedme_ros.inference.prompts import PromptSegmenter
 from threedme_ros.model.checkpoint import Checkpoint
 from threedme_ros.model.prompt_file import load_prompt_decoder
 from threedme_ros.model.weights_file import CheckpointError
+from threedme_ros.nodes.click_session import ClickError, Session
 from threedme_ros.nodes.frame_watch import FrameWatch
 from threedme_ros.nodes.messages import volume_message
 from threedme_ros.nodes.parameters import ParameterError
 from threedme_ros.nodes.qos import RESULTS, publisher_events
 from threedme_ros.nodes.shapes import anatomy_markers
+from threedme_ros.nodes.watchdog import Durations, LeftBehind, Limits, Watch
 from threedme_ros.nodes.worker import Worker
 from threedme_ros.share import DEMO_PROMPT_DECODER, share_path
 from threedme_ros.volume import MM_PER_M, Volume, VolumeError
@@ -51,56 +53,21 @@ STRUCTURE = Anatomy([Structure(1, "prompt", (255, 210, 40), 0.0, Role.CONTEXT)])
 CLICK_DIAMETER_M = 0.008
 GREEN, RED = ColorRGBA(r=0.2, g=0.9, b=0.2, a=1.0), ColorRGBA(r=0.95, g=0.1, b=0.1, a=1.0)
 UPDATE = object()
-MAX_CLICKS = 100
-"""More on one structure is no person: every click costs as much as all before it."""
-
-
-class ClickError(ValueError):
-    """A click that is not taken; the message says why and what was expected."""
-
-
-@dataclass(frozen=True, eq=False)
-class Session:
-    """The volume that clicks refer to, its header, and the clicks on it so far: RAS+ m in its frame."""
-
-    volume: Volume
-    header: Header
-    points_m: tuple[tuple[float, float, float], ...] = ()
-    foreground: tuple[bool, ...] = ()
-
-    def clicked(self, point_m: np.ndarray, foreground: bool) -> Session:
-        """With one more click; ClickError if it means nothing."""
-        text = ", ".join(f"{v:.4g}" for v in point_m)
-        if not np.isfinite(point_m).all():
-            raise ClickError(f"point ({text}) m: expected finite numbers")
-        if not inside(self.volume, point_m[None] * MM_PER_M)[0]:
-            raise ClickError(f"point ({text}) m in {self.volume.frame_id}: expected one inside the volume")
-        if not (foreground or any(self.foreground)):
-            raise ClickError("a background click with nothing to correct: expected a click inside a structure first")
-        if len(self.points_m) >= MAX_CLICKS:
-            raise ClickError(f"{len(self.points_m)} clicks on this structure: expected at most {MAX_CLICKS}")
-        return replace(
-            self, points_m=(*self.points_m, tuple(point_m.tolist())), foreground=(*self.foreground, foreground)
-        )
-
-    def shows(self, volume: Volume) -> bool:
-        """Whether ``volume`` is this one again: clicks and encoding then still hold."""
-        return (
-            self.volume.frame_id == volume.frame_id
-            and self.volume.grid.matches(volume.grid)
-            and np.array_equal(self.volume.voxels, volume.voxels)
-        )
 
 
 class Prompting:
     """Topics, the session, and a thread of its own, so that neither callbacks nor volumes wait for a click."""
 
-    def __init__(self, node, warn) -> None:
-        """node: the lifecycle node. warn(line): logs a line and shows it in diagnostics."""
-        self._node, self._warn = node, warn
+    def __init__(self, node, warn, left_behind: LeftBehind) -> None:
+        """node: the lifecycle node. warn(line): logs a line and shows it in diagnostics. left_behind: gets the threads
+        that hang."""
+        self._node, self._warn, self._left_behind = node, warn, left_behind
         self._lock = threading.Lock()
         self._session: Session | None = None
         self._segmenter: PromptSegmenter | None = None
+        self._limits = Limits(0.0, 0.0)
+        self._watch = Watch(self._limits, Durations())
+        self._encoding = False  # a volume, before its first click: that may take long, as building an engine may
         self._frames: FrameWatch | None = None
         self._worker: Worker | None = None
         self._outputs: dict = {}
@@ -110,11 +77,13 @@ class Prompting:
         self._state = "none"
         node.create_service(Trigger, "~/clear_prompts", self._on_clear)
 
-    def configure(self, checkpoint: Checkpoint, decoder: str, modality: str) -> None:
+    def configure(self, checkpoint: Checkpoint, decoder: str, modality: str, limits: Limits) -> None:
         """decoder: a file, or empty for the one that ships, which another checkpoint than the shipped one lacks.
+        limits: what a click may take.
 
         Raises CheckpointError or FileNotFoundError for a named file that does not fit.
         """
+        self._limits = limits
         try:
             loaded = load_prompt_decoder(decoder or share_path(DEMO_PROMPT_DECODER), checkpoint)
             self._segmenter = PromptSegmenter(checkpoint, loaded, modality=modality)
@@ -131,24 +100,28 @@ class Prompting:
             self._outputs[topic] = self._node.create_lifecycle_publisher(kind, topic, RESULTS, event_callbacks=events)
 
     def start(self) -> None:
+        self._watch = Watch(self._limits, Durations())
         self._worker = Worker(self._run, "prompts")
         for topic, foreground in ((FOREGROUND_TOPIC, True), (BACKGROUND_TOPIC, False)):
             callback = self._on_foreground if foreground else self._on_background
             self._subscriptions.append(self._node.create_subscription(PointStamped, topic, callback, 10))
 
-    def stop(self, timeout_s: float) -> threading.Thread | None:
-        """No click comes in and none is being worked on. Returns the thread if it hangs: it is left behind then."""
+    def check(self) -> None:
+        """At least once a second: a click that hangs is given up, its thread left behind, and clicks with it."""
+        overdue = self._watch.overdue(building=self._encoding)
+        if overdue and self._watch.give_up():
+            self._leave(f"hangs: {overdue}")
+
+    def stop(self, timeout_s: float) -> None:
+        """No click comes in and none is being worked on. A thread that hangs is left behind."""
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions = []
-        worker, self._worker = self._worker, None
-        if worker is None:
-            return None
-        worker.close()
-        if worker.joined(timeout_s):
-            return None
-        self._warn(f"clicks: still busy after {timeout_s:.0f} s; the thread is left behind")
-        return worker.thread
+        if self._worker:
+            self._worker.close()
+            if not self._worker.joined(timeout_s) and self._watch.give_up():
+                self._leave(f"still busy after {timeout_s:.0f} s")
+        self._worker = None
 
     def release(self) -> None:
         for publisher in self._outputs.values():
@@ -239,13 +212,29 @@ class Prompting:
             raise ClickError(f"frame {frame_id[:80]!r}: expected {patient!r}, or one that TF can bring there")
         return matrix[:3, :3] @ point + matrix[:3, 3]
 
-    def _run(self, job: object) -> None:
+    def _leave(self, why: str) -> None:
+        worker, self._worker = self._worker, None
+        worker.close()
+        self._left_behind.add(worker.thread)
         with self._lock:
-            session = self._session
-        if session is None or not session.points_m:  # cleared, or another volume, meanwhile
+            self._segmenter, self._why_not = None, f"the network of clicks {why}; configure anew"
+        self._warn(f"clicks: {self._why_not}")
+
+    def _run(self, job: object) -> None:
+        watch = self._watch
+        watch.begin("click")
+        try:
+            self._click(watch)
+        finally:
+            watch.end()
+
+    def _click(self, watch: Watch) -> None:
+        with self._lock:
+            session, segmenter = self._session, self._segmenter
+        if segmenter is None or session is None or not session.points_m:  # cleared, or another volume, meanwhile
             return
         try:
-            self._segment(session)
+            self._segment(session, segmenter, watch)
         except VolumeError as error:
             self._warn(f"click refused: {error}")
         except Exception as error:
@@ -255,16 +244,20 @@ class Prompting:
             self._node.log.error("click_failed", f"{type(error).__name__}: {error}", trace=traceback.format_exc())
         self._node.publish_health()
 
-    def _segment(self, session: Session) -> None:
-        if self._segmenter.volume is not session.volume:
-            self._segmenter.set_volume(session.volume)
-        found = self._segmenter.click(np.array(session.points_m) * MM_PER_M, np.array(session.foreground))
+    def _segment(self, session: Session, segmenter: PromptSegmenter, watch: Watch) -> None:
+        if segmenter.volume is not session.volume:
+            self._encoding = True
+            try:
+                segmenter.set_volume(session.volume)
+            finally:
+                self._encoding = False
+        found = segmenter.click(np.array(session.points_m) * MM_PER_M, np.array(session.foreground))
         labels = volume_message(found.mask, session.header.stamp)
         markers = _markers(found.mask, session)
         volume_ml = int(found.mask.voxels.sum()) * found.mask.grid.voxel_volume_ml
         with self._lock:
             current = self._session
-            if current is None or current.volume is not session.volume or not current.points_m:
+            if watch.given_up or current is None or current.volume is not session.volume or not current.points_m:
                 return  # cleared or overtaken by another volume while it was computed
             self._published = session
             self._state = f"{_counted(session)}, {volume_ml:.1f} ml"

@@ -54,11 +54,13 @@ class NoDescriptors(Scenario):
     def inject(self, theatre, chance):
         self.limits = resource.prlimit(theatre.pid, resource.RLIMIT_NOFILE)
         self.before = theatre.node.count("segmented"), theatre.node.count("failed")
+        seen = theatre.node.count("seen")
         used = max(int(fd.name) for fd in Path(f"/proc/{theatre.pid}/fd").iterdir())
         resource.prlimit(theatre.pid, resource.RLIMIT_NOFILE, (used + 1, self.limits[1]))
         for _ in range(3):
             theatre.send()
             theatre.domain.rest(chance.uniform(0.0, 0.3))
+        theatre.counted("seen", seen + 1)
         theatre.settled()
 
     def verify(self, theatre):
