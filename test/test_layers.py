@@ -13,7 +13,8 @@ PACKAGE = "threedme_ros"
 ROOT = Path(__file__).resolve().parents[1] / PACKAGE
 # From the cellar up. A room may import itself and whatever lies on a floor below its own.
 FLOORS = (
-    {"__init__", "private_files", "share", "volume"},
+    {"refusal"},
+    {"__init__", "documents", "private_files", "share", "volume"},
     {"anatomy", "formats", "intraoperative"},
     {"dicom_series", "phantom"},
     {"volume_io", "dicom_store", "dicom_scp"},

@@ -11,10 +11,15 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from threedme_ros.documents import YAML_LOADER, DocumentError, parse_json, parse_yaml, read_text
+from threedme_ros.refusal import RefusalError
+
 BACKGROUND = 0
+MAX_NAME = 100
+"""Characters: names go to topics, frames, file names and pictures."""
 
 
-class AnatomyError(ValueError):
+class AnatomyError(RefusalError):
     """The label table breaks a rule; the message names the entry, the value and what was expected."""
 
 
@@ -38,8 +43,8 @@ class Structure:
 
     def __post_init__(self) -> None:
         row = f"structure {self.name!r}"
-        if not isinstance(self.name, str) or not self.name:
-            raise AnatomyError(f"structure name {self.name!r}: expected a non-empty string")
+        if not isinstance(self.name, str) or not 1 <= len(self.name) <= MAX_NAME or not self.name.isprintable():
+            raise AnatomyError(f"structure name {self.name!r}: expected 1 to {MAX_NAME} printable characters")
         if type(self.id) is not int or not 1 <= self.id <= 255:
             raise AnatomyError(f"{row}: id {self.id!r}: expected an integer from 1 to 255 (0 is background)")
         colour = tuple(self.colour) if isinstance(self.colour, (list, tuple)) else ()
@@ -108,8 +113,8 @@ class Anatomy:
     def from_json(cls, text: str) -> Anatomy:
         """The inverse of `to_json`; AnatomyError for any other text."""
         try:
-            rows = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            rows = parse_json(text)
+        except DocumentError as error:
             raise AnatomyError(f"label table is no JSON: {error}") from error
         return cls._from_rows(rows)
 
@@ -117,10 +122,10 @@ class Anatomy:
     def from_yaml(cls, path: str | Path) -> Anatomy:
         """Read config/anatomy.yaml; AnatomyError names the file, the line and the row."""
         try:
-            text = Path(path).read_text()
-            document = yaml.safe_load(text)
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise AnatomyError(f"{path}: {' '.join(str(error).split())}") from error
+            text = read_text(path)
+            document = parse_yaml(text)
+        except DocumentError as error:
+            raise AnatomyError(f"{path}: {error}") from error
         if not isinstance(document, dict) or not isinstance(document.get("structures"), list):
             raise AnatomyError(f"{path}: expected a mapping with a list under `structures`")
         try:
@@ -148,7 +153,7 @@ class Anatomy:
 
 def _lines(text: str) -> list[int]:
     """The line, from 1, on which each row under `structures` begins."""
-    document = yaml.compose(text, Loader=yaml.SafeLoader)
+    document = yaml.compose(text, Loader=YAML_LOADER)
     found = {
         key.value: value for key, value in document.value if isinstance(key, yaml.ScalarNode)
     }  # the last one counts

@@ -11,12 +11,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from nibabel import orientations
 
+from threedme_ros.refusal import RefusalError
+
 MM_PER_M = 1000.0
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """Its own inverse: left-multiply an affine (or homogeneous points) to go RAS+ <-> LPS+."""
 
 
-class VolumeError(ValueError):
+class VolumeError(RefusalError):
     """The input is no volume this package can place in space; the message names the value and what was expected."""
 
 

@@ -9,6 +9,7 @@ from threedme_ros.anatomy import Anatomy
 from threedme_ros.model.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from threedme_ros.model.config import ModelConfig, Preprocessing
 from threedme_ros.model.threedme import ThreeDME
+from threedme_ros.model.weights_file import content_hash
 from threedme_ros.share import share_path
 
 
@@ -111,3 +112,24 @@ def test_metadata_is_plain_json(path):
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
     assert json.loads(metadata["config"])["size"] == "small"
+
+
+def test_non_finite_weights_are_refused_even_under_a_right_hash(path):
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    weights["decoder.head.bias"][0] = float("nan")
+    save_file(weights, path, metadata | {"hash": content_hash(metadata, weights)})
+    with pytest.raises(CheckpointError, match=r"not finite numbers in decoder\.head\.bias"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, '{"size": ' * 900, "9" * 5000, '{"size": "a", "size": "b"}', "[1]"])
+def test_metadata_that_is_no_config_is_refused_in_one_line(path, text):
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() | {"config": text}
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    save_file(weights, path, metadata | {"hash": content_hash(metadata, weights)})
+    with pytest.raises(CheckpointError, match="metadata does not fit") as caught:
+        load_checkpoint(path)
+    assert str(caught.value).isprintable() and len(str(caught.value)) <= 1500

@@ -41,3 +41,18 @@ def test_an_unknown_size_lists_the_known_ones():
 def test_bad_preprocessing_is_named(changes, message):
     with pytest.raises(ValueError, match=message):
         Preprocessing(**changes)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("vit_depth", 999_999_999),
+        ("vit_dim", 600_000),
+        ("in_channels", 10**6),
+        ("graph_layers", 10**9),
+        ("channels", (32, 64, 10**6)),
+    ],
+)
+def test_sizes_no_network_of_ours_has_are_refused_before_memory_is_taken(field, value):
+    with pytest.raises(ValueError, match=rf"{field} .*expected"):
+        ModelConfig("small", 3, **{field: value})

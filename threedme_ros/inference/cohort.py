@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from threedme_ros.documents import parse_json
 from threedme_ros.inference.engines import EngineError
 from threedme_ros.inference.segmenter import Segmenter
 from threedme_ros.private_files import replacing
@@ -196,7 +197,7 @@ def _record_path(case: CohortCase, output: Path) -> Path:
 
 def _record(case: CohortCase, output: Path) -> dict:
     try:
-        record = json.loads(_record_path(case, output).read_text())
+        record = parse_json(_record_path(case, output).read_bytes())
     except (OSError, ValueError):
         return {}
     return record if isinstance(record, dict) else {}

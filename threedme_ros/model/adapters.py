@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from threedme_ros.documents import parse_json
 from threedme_ros.model.checkpoint import FORMAT as CHECKPOINT_FORMAT
 from threedme_ros.model.checkpoint import load_checkpoint
 from threedme_ros.model.classifier import Classifier
@@ -179,13 +180,13 @@ def load_adapter(path: str | Path) -> Adapter:
         return Adapter(
             metadata["kind"],
             metadata["base"],
-            ModelConfig(**json.loads(metadata["config"])),
-            Adaptation(**json.loads(metadata["adaptation"])),
-            json.loads(metadata["new_stem"]),
-            json.loads(metadata["task"]),
+            ModelConfig(**parse_json(metadata["config"])),
+            Adaptation(**parse_json(metadata["adaptation"])),
+            parse_json(metadata["new_stem"]),
+            parse_json(metadata["task"]),
             weights,
             metadata["hash"],
-            json.loads(metadata["provenance"]),
+            parse_json(metadata["provenance"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: metadata does not fit: {error}") from error

@@ -5,6 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 
 SWITCHES = ("graph", "vit", "plane_attention")
+LIMITS = {
+    "in_channels": 64, "vit_dim": 1536, "vit_depth": 48, "vit_heads": 64, "graph_layers": 16, "knn": 256,
+    "plane_layers": 16, "plane_heads": 64, "plane_points": 64,
+}  # fmt: skip
+MAX_CHANNELS = 1024
+"""Several times what `large` has: a file that describes more than this is damaged or meant to exhaust memory."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +51,12 @@ class ModelConfig:
                     raise ValueError(f"{f.name} {value!r}: expected true or false")
             elif f.name not in ("size", "channels") and (type(value) is not int or value < 1):
                 raise ValueError(f"{f.name} {value!r}: expected a positive integer")
+            if f.name in LIMITS and value > LIMITS[f.name]:
+                raise ValueError(f"{f.name} {value!r}: expected at most {LIMITS[f.name]}")
         if not 2 <= self.num_classes <= 256:
             raise ValueError(f"num_classes {self.num_classes}: expected 2 to 256 (labels are uint8)")
-        if len(self.channels) != 3 or any(type(c) is not int or c < 1 for c in self.channels):
-            raise ValueError(f"channels {self.channels}: expected three positive integers (stride 2, 4, 8)")
+        if len(self.channels) != 3 or any(type(c) is not int or not 1 <= c <= MAX_CHANNELS for c in self.channels):
+            raise ValueError(f"channels {self.channels}: expected three integers from 1 to {MAX_CHANNELS}")
         if self.token_size not in (8, 16):
             raise ValueError(f"token_size {self.token_size}: expected 8 or 16 voxels")
         if self.vit_dim % (self.vit_heads * 6):

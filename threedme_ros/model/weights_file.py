@@ -13,9 +13,10 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from threedme_ros.private_files import SHARED_FILE, replacing
+from threedme_ros.refusal import RefusalError
 
 
-class CheckpointError(ValueError):
+class CheckpointError(RefusalError):
     """The file is no checkpoint of this package; the message names the key and what was expected."""
 
 
@@ -65,6 +66,9 @@ def read_weights(path: str | Path, format: str) -> tuple[dict[str, str], dict[st
         raise CheckpointError(f"{path}: format {metadata.get('format')!r}, expected {format!r}")
     if metadata.get("hash") != content_hash(metadata, weights):
         raise CheckpointError(f"{path}: hash {metadata.get('hash')!r} does not match the content; the file is damaged")
+    bad = sorted(name for name, t in weights.items() if not torch.isfinite(t.float()).all())
+    if bad:
+        raise CheckpointError(f"{path}: weights that are not finite numbers in {', '.join(bad)}")
     return metadata, weights
 
 

@@ -18,6 +18,7 @@ from std_msgs.msg import Header, String
 
 from threedme_ros import __version__
 from threedme_ros.anatomy import Anatomy
+from threedme_ros.documents import parse_json
 from threedme_ros.inference.made_by import MadeBy
 from threedme_ros.volume import Volume, VolumeError
 from threedme_ros.volume_io import DEFAULT_MAX_VOXELS, FORMATS, volume_from_bytes, volume_to_bytes
@@ -134,7 +135,7 @@ def volume_digest(message: CompressedImage) -> str:
 def anatomy_from_label_info(message: String) -> Anatomy:
     """The table in a `label_info` message; MessageError or AnatomyError for any other text."""
     try:
-        rows = json.dumps(json.loads(message.data)["structures"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        rows = json.dumps(parse_json(message.data)["structures"])
+    except (ValueError, KeyError, TypeError) as error:
         raise MessageError(f"label_info {message.data[:80]!r}: expected JSON with the table in structures") from error
     return Anatomy.from_json(rows)

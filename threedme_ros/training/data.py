@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from threedme_ros.inference.preprocess import prepare
 from threedme_ros.model.config import ModelConfig, Preprocessing
+from threedme_ros.refusal import RefusalError
 from threedme_ros.volume import Volume, resample
 
 from .arms import add_arms
@@ -30,7 +31,7 @@ from .window_geometry import draw_grid, draw_linear_map, draw_shape
 LOCATIONS_PER_CLASS = 4000
 
 
-class TrainingError(ValueError):
+class TrainingError(RefusalError):
     """A training run cannot start or go on; the message names the value and what was expected."""
 
 

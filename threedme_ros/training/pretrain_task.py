@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-import yaml
-
+from threedme_ros.documents import DocumentError, read_yaml
 from threedme_ros.model.config import ModelConfig, Preprocessing
 
 from .augment import WarpConfig
@@ -93,8 +92,8 @@ def load_pretrain_task(path: str | Path, *, schedule: str | None = None, **overr
     TrainingError names the file, and the key and what was expected of it.
     """
     try:
-        document = yaml.safe_load(Path(path).read_text()) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        document = read_yaml(path) or {}
+    except DocumentError as error:
         raise TrainingError(f"{path}: {error}") from error
     if not isinstance(document, dict):
         raise TrainingError(f"{path}: expected a mapping, found {type(document).__name__}")
@@ -108,7 +107,7 @@ def load_pretrain_task(path: str | Path, *, schedule: str | None = None, **overr
             "preprocessing": build_known(Preprocessing, _mapping(document, "preprocessing")),
         }
         task = build_known(PretrainTask, document | parts)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise TrainingError(f"{path}: {error}") from error
     changes = {key: value for key, value in overrides.items() if value is not None}
     if schedule is not None:

@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import yaml
-
 from threedme_ros.anatomy import Anatomy, Role, Structure
+from threedme_ros.documents import DocumentError, read_yaml
 from threedme_ros.inference.preprocess import MODALITIES
 from threedme_ros.model.config import ModelConfig, Preprocessing
 from threedme_ros.share import share_path
@@ -198,14 +197,14 @@ def structures(names: Mapping[int, str]) -> Anatomy:
 def load_task(path: str | Path) -> Task:
     """Read one task. TrainingError names the file, the key and what was expected."""
     try:
-        document = yaml.safe_load(Path(path).read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise TrainingError(f"{path}: {' '.join(str(error).split())}") from error
+        document = read_yaml(path)
+    except DocumentError as error:
+        raise TrainingError(f"{path}: {error}") from error
     if not isinstance(document, dict) or document.get("kind") not in KINDS:
         raise TrainingError(f"{path}: expected a mapping with `kind`, one of {KINDS}")
     try:
         return task_from(document)
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
+    except (TypeError, ValueError, KeyError, AttributeError, OverflowError) as error:
         raise TrainingError(f"{path}: {error}") from error
 
 
@@ -233,7 +232,7 @@ def all_tasks() -> list[Task]:
 
 
 def _is_task(path: Path) -> bool:
-    document = yaml.safe_load(path.read_text())
+    document = read_yaml(path)
     return isinstance(document, dict) and document.get("kind") in KINDS
 
 

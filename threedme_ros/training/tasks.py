@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
-import yaml
+from threedme_ros.documents import DocumentError, read_yaml
 
 from .augment import WarpConfig
 from .clock import CLOCKS
@@ -111,8 +111,8 @@ def load_task(path: str | Path, **overrides) -> Task:
     unless those are overridden, too.
     """
     try:
-        document = yaml.safe_load(Path(path).read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        document = read_yaml(path)
+    except DocumentError as error:
         raise TrainingError(f"{path}: {error}") from error
     if not isinstance(document, dict):
         raise TrainingError(f"{path}: expected a mapping, found {type(document).__name__}")
@@ -130,7 +130,7 @@ def load_task(path: str | Path, **overrides) -> Task:
             "phantoms": build_known(Phantoms, dict(document.pop("phantoms", {}))),
         }
         return build_known(Task, document | parts)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
         raise TrainingError(f"{path}: {error}") from error
 
 

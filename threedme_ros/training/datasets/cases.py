@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from threedme_ros.documents import parse_json
 from threedme_ros.training.data import TrainingError
 
 NNUNET_SEED = 12345
@@ -56,7 +56,7 @@ def read_json(path: Path) -> dict:
     """The mapping in a dataset.json. DatasetError."""
     existing_file(path, "the data set's description")
     try:
-        document = json.loads(path.read_text())
+        document = parse_json(path.read_bytes())
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path}: not readable as JSON ({error})") from error
     if not isinstance(document, dict):
@@ -99,7 +99,7 @@ def split_cases(root: Path, cases: Sequence[SegmentationCase], fold: int) -> Spl
 
 def _split_from(file: Path, fold: int, known: dict[str, SegmentationCase]) -> tuple[list[str], list[str]]:
     try:
-        folds = json.loads(file.read_text())
+        folds = parse_json(file.read_bytes())
         training, held = list(folds[fold]["train"]), list(folds[fold]["val"])
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise DatasetError(f"{file}: no fold {fold} with `train` and `val` ({error!r})") from error

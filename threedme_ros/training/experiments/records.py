@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from threedme_ros.documents import parse_json
 from threedme_ros.training.data import TrainingError
 
 
@@ -38,7 +39,7 @@ class Records:
     @staticmethod
     def _read(path: Path, recipe: dict) -> dict:
         try:
-            record = json.loads(path.read_text())
+            record = parse_json(path.read_bytes())
             theirs, result = dict(record["recipe"]), dict(record["result"])
         except (KeyError, TypeError, ValueError) as error:
             raise TrainingError(f"{path}: not a record of a run ({type(error).__name__}); remove it") from error

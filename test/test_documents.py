@@ -1,0 +1,93 @@
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from threedme_ros.documents import MAX_YAML_BYTES, DocumentError, parse_json, parse_yaml, read_yaml
+
+LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10)
+)
+
+
+def test_aliases_and_merge_keys_serve_as_in_our_own_tables():
+    text = "rows:\n- &paper {source: x, year: 2021}\n- {<<: *paper, year: 2022}\n"
+    assert parse_yaml(text) == {"rows": [{"source": "x", "year": 2021}, {"source": "x", "year": 2022}]}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (LAUGHS, "more than 100000 values, aliases followed"),
+        ("a: &a [*a]", "alias 'a' in line 1 is unknown here"),
+        ("a: *b", "alias"),
+        ("[&a 1, &a 2]", "no usable YAML: found duplicate anchor"),
+        ("a: " + "[" * 60 + "]" * 60, "more than 50 levels"),
+        ("[" * 5000 + "]" * 5000, "more than 50 levels|max depth|nesting"),
+        ("a: !!python/object/apply:os.system ['id']", "tag .*expected plain values"),
+        ("a: !!int ''", "tag .*expected plain values"),
+        ("a: !!bool maybe", "tag .*expected plain values"),
+        ("a: 2001-99-99", "no usable YAML: month must be"),
+        ("a: " + "9" * 5000, "no usable YAML: Exceeds the limit"),
+        ("a: 0b_", "no usable YAML"),
+        ("a: [", "no usable YAML"),
+        ("a: 1\n---\na: 2", "no usable YAML"),
+        ("a: \x01", "no usable YAML"),
+    ],
+)
+def test_yaml_that_is_no_description_of_ours_is_refused_in_one_line(text, reason):
+    with pytest.raises(DocumentError, match=reason) as caught:
+        parse_yaml(text)
+    assert str(caught.value).isprintable()
+
+
+def test_a_file_past_the_limit_or_without_text_is_refused(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_bytes(b"#" * (MAX_YAML_BYTES + 1))
+    with pytest.raises(DocumentError, match="more than 262144 bytes"):
+        read_yaml(path)
+    path.write_bytes(b"a: \xff")
+    with pytest.raises(DocumentError, match="utf-8"):
+        read_yaml(path)
+    with pytest.raises(DocumentError, match="No such file"):
+        read_yaml(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[" * 100_000, "no usable JSON"),
+        ("[" * 60 + "]" * 60, "more than 50 levels"),
+        ("9" * 5000, "no usable JSON: Exceeds the limit"),
+        ('{"id": 1, "id": 2}', "key 'id' twice"),
+        (b'{"a": "\xff"}', "no usable JSON"),
+        ("", "no usable JSON"),
+    ],
+)
+def test_json_that_cannot_be_used_is_refused(text, reason):
+    with pytest.raises(DocumentError, match=reason):
+        parse_json(text)
+
+
+PLAIN = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.floats(allow_nan=False) | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@settings(deadline=None, derandomize=True, max_examples=200)
+@given(PLAIN)
+def test_json_comes_back_as_it_was(value):
+    assert parse_json(json.dumps(value)) == value
+
+
+@settings(deadline=None, derandomize=True, max_examples=300)
+@given(st.text(max_size=200))
+def test_any_text_is_a_document_or_refused(text):
+    for parse in (parse_yaml, parse_json):
+        try:
+            parse(text)
+        except DocumentError as error:
+            assert str(error).isprintable()
