@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from threedme_ros.formats import nifti, nrrd
-from threedme_ros.formats.voxel_block import VoxelBlock, checked_shape, storable
+from threedme_ros.formats import metaimage, nifti, nrrd
+from threedme_ros.formats.voxel_block import storable
 from threedme_ros.private_files import PRIVATE_FILE, replacing
 from threedme_ros.volume import LPS_FROM_RAS, Volume, VolumeError, VolumeIOError
 
@@ -115,37 +115,34 @@ def _suffix(path: Path) -> str:
 
 def _read_file(path: Path, suffix: str, frame_id: str, max_voxels: int) -> Volume:
     try:
-        most = max_voxels * LARGEST_VOXEL_BYTES + nifti.MAX_EXTENSION_BYTES
-        if path.stat().st_size > most:
-            raise VolumeIOError(f"{path.stat().st_size} bytes: expected at most {most} for {max_voxels} voxels")
+        data = _read_bytes(path, max_voxels)
         if suffix in _META_IMAGE:
-            return _read_meta_image(path, frame_id, max_voxels)
-        return volume_from_bytes(path.read_bytes(), _SUFFIXES[suffix], frame_id=frame_id, max_voxels=max_voxels)
+            return _read_meta_image(path, data, frame_id, max_voxels)
+        return volume_from_bytes(data, _SUFFIXES[suffix], frame_id=frame_id, max_voxels=max_voxels)
     except VolumeError as error:
         raise VolumeIOError(f"{path.name}: {error}") from error
 
 
-def _read_meta_image(path: Path, frame_id: str, max_voxels: int) -> Volume:
-    import SimpleITK as sitk  # noqa: N813 the library's own abbreviation
+def _read_bytes(path: Path, max_voxels: int) -> bytes:
+    most = max_voxels * LARGEST_VOXEL_BYTES + nifti.MAX_EXTENSION_BYTES
+    if not path.is_file() and path.exists():
+        raise VolumeIOError("not a regular file")  # a pipe or a device has no end
+    if path.stat().st_size > most:
+        raise VolumeIOError(f"{path.stat().st_size} bytes: expected at most {most} for {max_voxels} voxels")
+    return path.read_bytes()
 
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.SetImageIO("MetaImageIO")
-    try:
-        reader.ReadImageInformation()
-        shape = checked_shape(reader.GetSize(), max_voxels)
-        if reader.GetNumberOfComponents() != 1 or "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()):
-            raise VolumeIOError(f"{reader.GetNumberOfComponents()} values a voxel: expected one real scalar")
-        image = reader.Execute()
-    except RuntimeError as error:
-        raise VolumeIOError(f"not MetaImage: {str(error).strip().splitlines()[-1]}") from error
-    rank = image.GetDimension()
-    affine = np.eye(4)
-    affine[:3, :3] = (np.array(image.GetDirection()).reshape(rank, rank) * image.GetSpacing())[:3, :3]
-    affine[:3, 3] = image.GetOrigin()[:3]
-    voxels = sitk.GetArrayFromImage(image)  # (..., K, J, I)
-    block = VoxelBlock(shape, voxels.dtype, LPS_FROM_RAS @ affine)
-    return Volume(voxels.reshape(shape[::-1]).T, block.affine, frame_id)
+
+def _read_meta_image(path: Path, data: bytes, frame_id: str, max_voxels: int) -> Volume:
+    """An .mhd names the file of its voxels: one beside it is opened, whatever else a header may ask for is not."""
+    fields, _ = metaimage.read_fields(memoryview(data))
+    name, voxels = fields["ElementDataFile"], None
+    if name != metaimage.LOCAL:
+        if path.suffix.lower() != ".mhd" or Path(name).name != name or not Path(name).suffix or "%" in name:
+            raise VolumeIOError(
+                f"MetaImage ElementDataFile {name[:60]!r}: expected LOCAL, or in an .mhd a file beside it"
+            )
+        voxels = memoryview(_read_bytes(path.with_name(name), max_voxels))
+    return metaimage.decode(memoryview(data), max_voxels, frame_id, voxels)
 
 
 def _write_meta_image(path: Path, volume: Volume) -> None:

@@ -61,6 +61,8 @@ def check_length(held: int, claimed: int) -> None:
 def checked_shape(sizes: tuple[int, ...], max_voxels: int) -> tuple[int, int, int]:
     """Three axes of at least one voxel, at most ``max_voxels`` together; further axes must be 1 long."""
     sizes = tuple(int(n) for n in sizes)
+    if any(abs(n) >= 1 << 63 for n in sizes):  # Python does not even print a number of 5,000 digits
+        raise VolumeIOError("dimensions of more than 63 bits: expected a volume")
     if any(n < 1 for n in sizes):
         raise VolumeIOError(f"dimensions {sizes}: expected at least one voxel along each axis")
     if len(sizes) != 3 and (len(sizes) < 3 or set(sizes[3:]) != {1}):
