@@ -1,4 +1,5 @@
 import shutil
+import tracemalloc
 
 import numpy as np
 import pydicom
@@ -214,3 +215,35 @@ def test_the_sample_series_agrees_with_simpleitk(samples, tmp_path):
     np.testing.assert_array_equal(volume.voxels, sitk.GetArrayFromImage(theirs).T)
     np.testing.assert_allclose(volume.grid.to_mm([[0, 0, 0]])[0], np.array(theirs.GetOrigin()) * (-1, -1, 1), atol=1e-4)
     np.testing.assert_allclose(volume.spacing_mm, theirs.GetSpacing(), rtol=1e-5)
+
+
+def test_a_length_that_claims_4_gb_takes_no_memory(folder):
+    path = folder / "0.dcm"
+    data = path.read_bytes()
+    at = data.index(b"\x28\x00\x02\x00US")
+    path.write_bytes(data[:at] + b"\x28\x00\x02\x00UT\0\0\xfe\xff\xff\xff" + data[at:])
+    tracemalloc.start()
+    with pytest.raises(DicomSeriesError, match="an image without Rows"):
+        read_dicom_series(folder)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 23
+
+
+def test_a_slice_that_is_cut_off_before_its_size_is_not_left_out_silently(folder):
+    path = folder / "0.dcm"
+    data = path.read_bytes()
+    path.write_bytes(data[: data.index(b"\x28\x00\x02\x00US")])
+    with pytest.raises(DicomSeriesError, match="DICOM file 1 of 4: an image without Rows: is it cut off"):
+        read_dicom_series(folder)
+
+
+def test_pydicoms_log_lines_which_may_quote_the_patient_are_not_shown(folder, capfd):
+    path = folder / "0.dcm"
+    data = path.read_bytes()
+    at = data.index(b"\x28\x00\x02\x00US")
+    path.write_bytes(data[:at] + b"\x08\x00\x40\x11SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff")
+    with pytest.raises(DicomSeriesError):
+        read_dicom_series(folder)
+    out, err = capfd.readouterr()
+    assert out == err == ""

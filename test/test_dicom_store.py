@@ -197,3 +197,29 @@ def test_damaged_slices_are_refused_without_quoting_them(series, cut):
     assert "ZZTOP" not in str(refusal.value) and series not in str(refusal.value)
     with pytest.raises(DicomSeriesError, match="without SeriesInstanceUID"):
         store.add(slice_bytes(series, 0, SeriesInstanceUID=""), "x", "a", 0.0)
+
+
+def test_a_deflated_slice_is_refused_unread(series):
+    """Some bytes of deflate can be made any size, and pydicom expands them all at once."""
+    encoded = slice_bytes(series, 0).replace(b"1.2.840.10008.1.2.1\0", b"1.2.840.10008.1.2.1.99")
+    length = encoded.index(b"1.2.840.10008.1.2.1.99") - 2
+    encoded = encoded[:length] + (22).to_bytes(2, "little") + encoded[length + 2 :]
+    with pytest.raises(DicomSeriesError, match="deflated DICOM"):
+        SeriesStore(StoreSettings()).add(encoded, "1", "a", 0.0)
+
+
+def test_a_count_past_all_numbers_is_no_count(series):
+    store = SeriesStore(StoreSettings())
+    encoded = slice_bytes(series, 0, count=10).replace(b"\x20\x00\x02\x10IS\x02\x0010", b"\x20\x00\x02\x10DS\x02\x001 ")
+    assert store.add(encoded, "1", "a", 0.0) == series_tag(series)
+
+
+@pytest.mark.parametrize("syntax", ("1.2.3.4", ""))
+def test_a_transfer_syntax_nobody_knows_is_a_refusal(series, syntax):
+    store = SeriesStore(StoreSettings(use_count=False))
+    for index in range(2):
+        encoded = slice_bytes(series, index).replace(b"1.2.840.10008.1.2.1\0", syntax.encode().ljust(20, b"\0"))
+        store.add(encoded, str(index), "a", 0.0)
+    store.ended("a", orderly=True)
+    with pytest.raises(DicomSeriesError, match=r"cannot be decoded|no installed decoder"):
+        volume(store.due(0.0)[0])

@@ -5,11 +5,13 @@ Messages count and measure; they never repeat a name, an id, a date, a UID or a 
 
 from __future__ import annotations
 
+import io
+import logging
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
@@ -39,6 +41,8 @@ SLICE_TAGS = (
 )
 """All that a slice's place and values need, beside the pixels themselves (`PIXEL_TAGS`)."""
 PIXEL_TAGS = ("BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration", "PixelData")
+
+DEFLATED = "1.2.840.10008.1.2.1.99"
 
 
 class DicomSeriesError(VolumeIOError):
@@ -83,9 +87,36 @@ def read_dicom_series(
         return Volume(_read_voxels(slices, shape), block.affine, frame_id)
 
 
+class _Bounded(io.BufferedReader):
+    """A file whose ``read`` takes memory for the bytes that are there, not for those that a length in it claims."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(io.FileIO(path))
+        self._size = path.stat().st_size
+
+    def read(self, size: int | None = -1) -> bytes:
+        left = max(0, self._size - self.tell())
+        return super().read(left if size is None or size < 0 else min(size, left))
+
+
+def read_dataset(file: str | Path | IO[bytes], **options) -> Dataset:
+    """pydicom's ``dcmread``, but a deflated data set, which a few bytes can make any size, is refused unread."""
+    import pydicom
+    from pydicom.filereader import _read_file_meta_info, read_preamble
+
+    if isinstance(file, str | Path):
+        with _Bounded(Path(file)) as opened:
+            return read_dataset(opened, **options)
+    logging.getLogger("pydicom").disabled = True  # for good: what it logs quotes the file, patient's name and all
+    read_preamble(file, False)
+    if _read_file_meta_info(file).get("TransferSyntaxUID") == DEFLATED:
+        raise DicomSeriesError("deflated DICOM: expected a transfer syntax whose size is bounded by the file's")
+    file.seek(0)
+    return pydicom.dcmread(file, **options)
+
+
 def _read_headers(source: str | Path | Iterable[str | Path | Dataset]) -> list[_Slice]:
     """The images among the files; pixels stay on disk until the geometry is known to be good."""
-    import pydicom
     from pydicom import Dataset
     from pydicom.errors import InvalidDicomError
 
@@ -98,9 +129,11 @@ def _read_headers(source: str | Path | Iterable[str | Path | Dataset]) -> list[_
         try:
             header = path
             if not isinstance(path, Dataset):
-                header = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=list(SLICE_TAGS))
-            if "Rows" in header:  # not a DICOMDIR or a report
+                header = read_dataset(path, stop_before_pixels=True, specific_tags=list(SLICE_TAGS))
+            if "Rows" in header:
                 slices.append(_slice(path, header))
+            elif header is path or _says_image(header):  # not a DICOMDIR or a report
+                raise DicomSeriesError("an image without Rows: is it cut off?")
         except InvalidDicomError:
             continue  # folders from a scanner also hold viewers, logs and readme files
         except DicomSeriesError as error:
@@ -113,6 +146,11 @@ def _read_headers(source: str | Path | Iterable[str | Path | Dataset]) -> list[_
             f"{len(slices)} DICOM images in {len(paths)} files: expected 2 or more, for a slice spacing"
         )
     return slices
+
+
+def _says_image(header: Dataset) -> bool:
+    kind = header.file_meta.get("MediaStorageSOPClassUID")
+    return isinstance(kind, str) and getattr(kind, "name", "").endswith("Image Storage")
 
 
 def _slice(source: Path | Dataset, header: Dataset) -> _Slice:
@@ -226,16 +264,19 @@ def _pixels(source: Path | Dataset, shape: tuple[int, int]) -> np.ndarray:
     """One slice (row, column), as stored."""
     import pydicom
     from pydicom.pixels import pixel_array
+    from pydicom.uid import UID
 
     syntax = None
     try:
-        data = source if isinstance(source, pydicom.Dataset) else pydicom.dcmread(source)
+        data = source if isinstance(source, pydicom.Dataset) else read_dataset(source)
         syntax = data.file_meta.TransferSyntaxUID
         pixels = pixel_array(data)  # unlike the attribute, it leaves no copy behind in a dataset that stays
+    except DicomSeriesError:
+        raise
     except Exception as error:  # damage can be any exception, and its text may quote the patient
-        if syntax is not None and not _decodable(syntax):
+        if isinstance(syntax, UID) and not _decodable(syntax):
             raise DicomSeriesError(
-                f"DICOM compressed as {syntax.name}, which no installed decoder reads: "
+                f"DICOM compressed as {syntax.name[:60]}, which no installed decoder reads: "
                 "pip install pylibjpeg pylibjpeg-libjpeg pylibjpeg-openjpeg"
             ) from None
         raise DicomSeriesError(f"DICOM pixels cannot be decoded ({type(error).__name__})") from None
@@ -249,5 +290,5 @@ def _decodable(syntax: str) -> bool:
 
     try:
         return get_decoder(syntax).is_available
-    except NotImplementedError:  # a syntax pydicom has never heard of
+    except (NotImplementedError, ValueError):  # a syntax pydicom has never heard of
         return False

@@ -13,7 +13,13 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from threedme_ros.dicom_series import PIXEL_TAGS, SLICE_TAGS, DicomSeriesError, read_dicom_series
+from threedme_ros.dicom_series import (
+    PIXEL_TAGS,
+    SLICE_TAGS,
+    DicomSeriesError,
+    read_dataset,
+    read_dicom_series,
+)
 from threedme_ros.volume import Volume
 
 if TYPE_CHECKING:
@@ -175,7 +181,7 @@ def _anonymous(encoded: bytes) -> tuple[Dataset, str]:
 
     wanted = [*SLICE_TAGS, *PIXEL_TAGS, *COUNT_TAGS]
     try:
-        read = pydicom.dcmread(io.BytesIO(encoded), specific_tags=wanted)
+        read = read_dataset(io.BytesIO(encoded), specific_tags=wanted)
         uid = str(read.get("SeriesInstanceUID") or "")
         kept = pydicom.Dataset()  # the one read would hold on to all the bytes it came from
         for name in wanted:
@@ -183,6 +189,8 @@ def _anonymous(encoded: bytes) -> tuple[Dataset, str]:
                 kept[name] = read[name]
         kept.file_meta = pydicom.dataset.FileMetaDataset()
         kept.file_meta.TransferSyntaxUID = read.file_meta.TransferSyntaxUID
+    except DicomSeriesError:
+        raise
     except Exception as error:  # damage can be any exception, and its text may quote the patient
         raise DicomSeriesError(f"a slice that cannot be read ({type(error).__name__})") from None
     if not uid:
@@ -194,7 +202,7 @@ def _announced(slice_: Dataset) -> int:
     for name in COUNT_TAGS:
         try:
             count = int(slice_.get(name) or 0)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             continue
         if count > 0:
             return count
