@@ -1,4 +1,6 @@
 import json
+import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -192,3 +194,46 @@ def test_medmnist_damaged_file(tmp_path):
     (tmp_path / "organmnist3d.npz").write_bytes(b"PK not a zip")
     with pytest.raises(DatasetError, match="not a readable npz"):
         medmnist3d.read_splits(tmp_path / "organmnist3d.npz", 11)
+
+
+def npy(header: str, body: bytes = b"") -> bytes:
+    text = header.encode() + b" " * (-(len(header) + 11) % 64) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + body
+
+
+def described(dtype: str, shape: str, body: bytes = b"") -> bytes:
+    return npy(f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}", body)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (described("|u1", "(1 << 50,)"), "not a readable npz"),
+        (described("|u1", "(1125899906842624,)"), "expected 1 to 2147483648 bytes"),
+        (described("|u1", "(-1, 4, 4, 4)"), r"of shape .* expected"),
+        (described("|O", "(1,)", b"cos\nsystem\n"), "of object: expected integers"),
+        (described("|u1", "(1, 4, 4, 4)", bytes(10 << 20)), "its header claims 64"),
+        (described("|u1", "(1, 4, 4, 4)", bytes(63)), "its header claims 64"),
+        (npy("{'descr': __import__('os').system('id')}"), "not a readable npz"),
+        (b"no array", "not a readable npz"),
+    ],
+    ids=range(8),
+)
+def test_medmnist_arrays_are_judged_by_their_header_before_memory_is_taken(tmp_path, content, message):
+    path = tmp_path / "x.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("train_images.npy", content)
+    for _ in range(2):  # what is imported on first use is no matter here
+        tracemalloc.start()
+        with pytest.raises(DatasetError, match=message):
+            medmnist3d.read_splits(path, 2)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < 1 << 22
+
+
+@pytest.mark.parametrize("data", [b"\x80\x04cos\nsystem\n(S'id'\ntR.", b"\x93NUMPY", b""])
+def test_medmnist_that_is_a_pickle_an_array_or_nothing(tmp_path, data):
+    (tmp_path / "x.npz").write_bytes(data)
+    with pytest.raises(DatasetError, match="not a readable npz"):
+        medmnist3d.read_splits(tmp_path / "x.npz", 2)
