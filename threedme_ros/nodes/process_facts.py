@@ -22,6 +22,17 @@ class ProcessFacts:
     segments: frozenset[str]
 
 
+def left_in_shared_memory(names: set[str]) -> list[str]:
+    """Which of ``names`` are still in /dev/shm though no living process holds them: Fast DDS shares some of its files."""
+    left = {name for name in names if (Path(SHARED_MEMORY) / name).exists()}
+    for folder in Path("/proc").glob("[0-9]*") if left else ():
+        try:
+            left -= _mapped(folder) | _open(list((folder / "fd").iterdir()))
+        except OSError:  # gone meanwhile, or not ours to look at
+            continue
+    return sorted(left)
+
+
 def process_facts(pid: int) -> ProcessFacts:
     """Of ``pid`` now. ProcessLookupError or FileNotFoundError if it is gone."""
     folder = Path(f"/proc/{pid}")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from threedme_ros.nodes.process_facts import SHARED_MEMORY, ProcessFacts, process_facts
+from threedme_ros.nodes.process_facts import ProcessFacts, left_in_shared_memory, process_facts
 from threedme_ros.nodes.processes import DemoError, NodeProcess, NodeProcesses
 from threedme_ros.nodes.soak_mix import Sample, endless, make_pool
 from threedme_ros.nodes.soak_report import Step, report
@@ -81,7 +81,7 @@ def run_soak(
         engine={key: soak.probe.values[key] for key in ("engine", "precision", "device", "checkpoint", "refused")},
         pool={kind: len(samples) for kind, samples in pool.items()},
         log_lines=log_lines,
-        left_behind=sorted(name for name in soak.segments if (Path(SHARED_MEMORY) / name).exists()),
+        left_behind=left_in_shared_memory(soak.segments),
     )
 
 
