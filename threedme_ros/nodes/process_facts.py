@@ -23,7 +23,7 @@ class ProcessFacts:
 
 
 def left_in_shared_memory(names: set[str]) -> list[str]:
-    """Which of ``names`` are still in /dev/shm though no living process holds them: Fast DDS shares some of its files."""
+    """Which of ``names`` are still in /dev/shm though no living process holds them; nodes share some."""
     left = {name for name in names if (Path(SHARED_MEMORY) / name).exists()}
     for folder in Path("/proc").glob("[0-9]*") if left else ():
         try:
