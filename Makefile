@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 OUTPUT ?= demo_output
 
-.PHONY: demo test test-tensorrt lint clean audit enclaves reliability soak
+.PHONY: demo test test-tensorrt lint clean audit enclaves fuzz reliability soak
 
 demo: $(STAMP)
 	$(BIN)/threedme demo --output $(OUTPUT)
@@ -25,6 +25,11 @@ audit: $(STAMP)
 # Writes config/sros2/policy.xml anew from the running nodes; read what changed before you commit it.
 enclaves: $(STAMP)
 	THREEDME_WRITE_ENCLAVES=1 $(BIN)/python -m pytest -q test/ros/test_enclaves.py
+
+# A million hostile inputs over all decoders, with progress and a summary in runs/reliability; an hour or less.
+fuzz: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[fuzz]"
+	OMP_NUM_THREADS=1 $(BIN)/python test/fuzz/run.py --output runs/reliability/fuzz.json
 
 # The long part: 200 faults into running nodes, then 20 minutes and 2,000 volumes of every kind. An hour on a quiet
 # machine, with progress; each ends with a summary and writes a record into runs/reliability.

@@ -79,6 +79,8 @@ setup(
         # `record` of the perception node and `threedme replay`
         "record": ["rosbags>=0.10"],
         "train": ["lightning>=2.4", "monai>=1.4", "tensorboard>=2.17", "torch-geometric>=2.6"],
+        # coverage for `make fuzz`, which also runs without
+        "fuzz": ["atheris>=3.0"],
         "test": [
             "hypothesis>=6.100",
             "pytest>=8",

@@ -128,7 +128,7 @@ def test_ros_is_not_required_from_pip(setup_arguments):
 def test_every_direct_dependency_of_make_is_pinned(setup_arguments):
     extras = setup_arguments["extras_require"]
     needed = sum(
-        (extras[name] for name in ("ros", "openvino", "igtl", "dicom", "planning", "record", "train", "test")),
+        (extras[name] for name in ("ros", "openvino", "igtl", "dicom", "planning", "record", "train", "fuzz", "test")),
         setup_arguments["install_requires"],
     )
     assert {distribution(requirement) for requirement in needed} == set(pins("constraints.txt"))

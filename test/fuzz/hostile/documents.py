@@ -1,0 +1,101 @@
+"""YAML, JSON and npz: label tables, tasks, data sets, records."""
+
+from __future__ import annotations
+
+from threedme_ros.anatomy import Anatomy, AnatomyError
+from threedme_ros.volume import VolumeError
+
+from . import seeds
+from .decoder import Decoder, from_file
+from .mutation import text_mutator
+
+YAML_WORDS = (
+    "&a [*a]",
+    "*a",
+    "&a ",
+    "<<: *a",
+    "!!python/object/apply:os.system ['id']",
+    "!!timestamp 2001-99-99",
+    "2001-99-99",
+)
+YAML_WORDS += (
+    "!!int ''",
+    "!!bool maybe",
+    "!!binary '*'",
+    "!!float x",
+    "!!set {a}",
+    "!!omap [a: 1]",
+    "? ",
+    "- ",
+    ": ",
+    "|\n",
+    ">-\n",
+)
+YAML_WORDS += (
+    ".inf",
+    ".nan",
+    "1:60:60",
+    "0b",
+    "0x",
+    "~",
+    "%YAML 9.9\n---\n",
+    "---\n",
+    "{a: b}",
+    "[1, 2]",
+    "a: &a [x, x, x]\n",
+)
+YAML_WORDS += ("a: &a [1,1,1,1,1,1,1,1]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a]\nc: [*b,*b,*b,*b,*b,*b,*b,*b]\n",)
+JSON_WORDS = (
+    '"id": 300',
+    '"id": 1',
+    "NaN",
+    "Infinity",
+    "1e400",
+    "true",
+    "null",
+    '"\\ud800"',
+    '"a": {}',
+    "-0",
+    '"margin_mm"',
+)
+JSON_WORDS = (
+    '"id": 300',
+    '"id": 1',
+    "NaN",
+    "Infinity",
+    "1e400",
+    "true",
+    "null",
+    '"\\ud800"',
+    '"a": {}',
+    "-0",
+    '"margin_mm"',
+)
+
+
+def check_anatomy(anatomy: Anatomy) -> None:
+    assert 1 <= len(anatomy) <= 255 and all(1 <= s.id <= 255 and 0 <= s.margin_mm <= 100 for s in anatomy)
+    assert all(s.name.isprintable() for s in anatomy)
+    assert Anatomy.from_json(anatomy.to_json()) == anatomy
+
+
+def decode_label_info(data: bytes) -> Anatomy:
+    from std_msgs.msg import String
+
+    from threedme_ros.nodes.messages import anatomy_from_label_info
+
+    return anatomy_from_label_info(String(data=data.decode("utf-8", "replace")))
+
+
+def decoders() -> tuple[Decoder, ...]:
+    yaml, json = text_mutator(YAML_WORDS), text_mutator(JSON_WORDS)
+    table = {"refusals": (AnatomyError,), "check": check_anatomy}
+
+    def from_json(data: bytes) -> Anatomy:
+        return Anatomy.from_json(data.decode("utf-8", "replace"))
+
+    return (
+        from_file("anatomy_yaml", ".yaml", Anatomy.from_yaml, mutate=yaml, seeds=seeds.anatomy_yaml, **table),
+        Decoder("anatomy_json", from_json, mutate=json, seeds=seeds.anatomy_json, **table),
+        Decoder("label_info", decode_label_info, (VolumeError, AnatomyError), check_anatomy, json, seeds.label_info),
+    )

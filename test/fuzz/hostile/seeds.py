@@ -1,0 +1,265 @@
+"""Good inputs to start from, made here or by an independent library; small, and the same in every run."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import struct
+import tempfile
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from threedme_ros.share import share_path
+from threedme_ros.volume import Volume
+from threedme_ros.volume_io import volume_to_bytes, write_volume
+
+SECRET = "ZZTOPSECRET^PATIENT"
+"""Planted in every DICOM seed: no refusal may repeat it."""
+SHAPE = (5, 4, 3)
+OBLIQUE = np.array([[-0.8, 0.1, 0.3, 31.7], [0.2, 0.9, -0.5, -12.3], [0.1, 0.3, 2.1, 400.123], [0, 0, 0, 1]])
+TINY = {"channels": (2, 2, 2), "token_size": 8, "vit_dim": 6, "vit_depth": 1, "vit_heads": 1, "plane_heads": 1}
+TINY |= {"plane_points": 1, "knn": 2}
+
+
+def voxels(dtype="i2") -> np.ndarray:
+    return np.arange(np.prod(SHAPE)).reshape(SHAPE).astype(dtype)
+
+
+def nifti() -> list[bytes]:
+    qform = nib.Nifti1Image(voxels(), None)
+    qform.header.set_qform(np.diag([2, -3, 4, 1]), "scanner")
+    extended = nib.Nifti1Image(voxels("f4"), OBLIQUE)
+    extended.header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"x" * 100))
+    scaled = nib.Nifti1Image(voxels("u1"), OBLIQUE)
+    scaled.header.set_slope_inter(0.5, -1024)
+    images = [
+        nib.Nifti1Image(voxels(), OBLIQUE),
+        nib.Nifti2Image(voxels("f8"), OBLIQUE),
+        nib.Nifti1Image(voxels(">i2"), OBLIQUE, nib.Nifti1Header(endianness=">")),
+        nib.Nifti1Image(voxels("u1").reshape(*SHAPE, 1, 1), OBLIQUE),
+        qform,
+        extended,
+        scaled,
+    ]
+    return [image.to_bytes() for image in images]
+
+
+def nifti_gzip() -> list[bytes]:
+    parts = nifti()[0]
+    members = b"".join(gzip.compress(parts[i : i + 100], mtime=0) for i in range(0, len(parts), 100))
+    return [*(gzip.compress(data, mtime=0) for data in nifti()), members]
+
+
+def nrrd() -> list[bytes]:
+    plain = bytes(volume_to_bytes(Volume(voxels("f4"), OBLIQUE), "nrrd"))
+    head, _, body = plain.partition(b"\n\n")
+    zipped = head.replace(b"encoding: raw", b"encoding: gzip") + b"\n\n" + gzip.compress(body, mtime=0)
+    text = b"NRRD0005\n# by hand\ntype: uchar\ndimension: 4\nspace: RAS\nsizes: 1 5 4 3\nencoding: raw\nendian: big\n"
+    text += b'space directions: none (2,0,0) (0,3,0) (0,0,4)\nspace origin: (1,2,3)\nspace units: "m" "m" "m"\nk:=v\n\n'
+    return [plain, zipped, text + voxels("u1").tobytes(order="F")]
+
+
+def meta_image() -> list[bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "x.mha")
+        write_volume(path, Volume(voxels(), np.diag([2.0, 3.0, 4.0, 1.0])))
+        plain = path.read_bytes()
+        import SimpleITK as sitk  # noqa: N813 the library's own abbreviation
+
+        sitk.WriteImage(sitk.GetImageFromArray(voxels("f4")), str(path), useCompression=True)
+        zipped = path.read_bytes()
+    text = b"ObjectType = Image\nNDims = 3\nDimSize = 5 4 3\nElementSpacing = 1 2 3\nOffset = 0 0 9\n"
+    text += b"ElementByteOrderMSB = True\nElementType = MET_USHORT\nElementDataFile = LOCAL\n"
+    return [plain, zipped, text + voxels(">u2").tobytes(order="F")]
+
+
+def slice_bytes(index: int, syntax: str = "1.2.840.10008.1.2.1", **changes) -> bytes:
+    """One 6 x 5 slice of a series with 2 mm steps, as a DICOM file."""
+    import pydicom
+    from pydicom.dataset import FileMetaDataset
+
+    data = pydicom.Dataset()
+    data.SOPClassUID, data.SOPInstanceUID, data.SeriesInstanceUID = (
+        "1.2.840.10008.5.1.4.1.1.2",
+        f"1.2.3.{index}",
+        "1.2.3",
+    )
+    data.PatientName = data.PatientID = SECRET
+    data.Rows, data.Columns, data.PixelSpacing = 5, 6, [0.7, 0.9]
+    data.ImageOrientationPatient, data.ImagePositionPatient = [1, 0, 0, 0, 1, 0], [-10, -20, 2.0 * index]
+    data.SamplesPerPixel, data.PhotometricInterpretation = 1, "MONOCHROME2"
+    data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 16, 16, 15, 1
+    data.RescaleSlope, data.RescaleIntercept = 1, -1024
+    data.PixelData = (np.arange(30, dtype="<i2") + 100 * index).tobytes()
+    for name, value in changes.items():
+        setattr(data, name, value)
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = syntax
+    data.file_meta.MediaStorageSOPClassUID, data.file_meta.MediaStorageSOPInstanceUID = (
+        data.SOPClassUID,
+        f"1.2.3.{index}",
+    )
+    out = io.BytesIO()
+    data.save_as(out, enforce_file_format=True)
+    return out.getvalue()
+
+
+def dicom() -> list[bytes]:
+    import pydicom
+    from PIL import Image
+    from pydicom.encaps import encapsulate
+    from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
+
+    plain = slice_bytes(1)
+    packed = [plain, slice_bytes(1, ImagesInAcquisition=2), slice_bytes(1, "1.2.840.10008.1.2")]
+    packed += [slice_bytes(1, RescaleSlope="0.5", RescaleIntercept="1.25"), slice_bytes(1, "1.2.840.10008.1.2.2")]
+    packed.append(slice_bytes(1, "1.2.840.10008.1.2.1.99"))
+    rle = pydicom.dcmread(io.BytesIO(plain))
+    rle.compress(RLELossless)
+    out = io.BytesIO()
+    rle.save_as(out)
+    packed.append(out.getvalue())
+    picture = Image.fromarray(np.arange(30, dtype=np.uint8).reshape(5, 6))
+    eight = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelRepresentation": 0}
+    for kind, syntax in (("JPEG", JPEGBaseline8Bit), ("JPEG2000", JPEG2000Lossless)):
+        out = io.BytesIO()
+        picture.save(out, kind, **({"irreversible": False, "no_jp2": True} if kind == "JPEG2000" else {}))
+        data = pydicom.dcmread(io.BytesIO(slice_bytes(1, **eight)))
+        data.PixelData = encapsulate([out.getvalue()])
+        data["PixelData"].VR = "OB"
+        data["PixelData"].is_undefined_length = True
+        data.file_meta.TransferSyntaxUID = syntax
+        whole = io.BytesIO()
+        data.save_as(whole)
+        packed.append(whole.getvalue())
+    return packed
+
+
+def igtl() -> list[bytes]:
+    import pyigtl
+
+    matrix = np.diag([0.5, 0.6, 2.0, 1.0])
+    image = np.arange(60, dtype=np.int16).reshape(3, 4, 5)
+    turn = np.array([[1, 0, 0, 10], [0, 0, -1, 20], [0, 1, 0, 30], [0, 0, 0, 1.0]])
+    messages = [
+        pyigtl.ImageMessage(image, matrix, "lps", 12.5, "ct"),
+        pyigtl.ImageMessage(image.astype("f4"), matrix, "ras", 12.5, "ct"),
+        pyigtl.ImageMessage(image.astype(np.uint8), matrix, "lps", 12.5, "us"),
+        pyigtl.TransformMessage(turn, 12.5, "ProbeToTracker"),
+        pyigtl.StringMessage("hello", 12.5, "text"),
+        pyigtl.ImageMessage(image, matrix, "lps", 12.5, "ct"),
+        pyigtl.TransformMessage(turn, 12.5, "ProbeToTracker"),
+    ]
+    for message in messages[-2:]:
+        message.header_version, message.metadata = 2, {"key": "value", "b": "1"}
+    packed = [message.pack() for message in messages]
+    return [*packed, packed[3] + packed[4] + packed[0]]
+
+
+def message() -> list[bytes]:
+    """A volume message as one byte string: see `decoders.split_message`."""
+    pairs = zip(("nifti", "nifti; gzip", "nrrd"), (nifti()[0], nifti_gzip()[0], nrrd()[0]), strict=True)
+    return [
+        struct.pack("<iI", 1700000000, 5) + bytes([len(frame), len(format)]) + frame + format.encode() + data
+        for frame, (format, data) in zip((b"patient",) * 3, pairs, strict=True)
+    ]
+
+
+def anatomy_yaml() -> list[bytes]:
+    rows = "structures:\n- {id: 1, name: liver, colour: [200, 30, 30], margin_mm: 2.5, role: no-go}\n"
+    rows += "- id: 2\n  name: spleen\n  colour: [1, 2, 3]\n  margin_mm: 0\n  role: target\n"
+    return [rows.encode(), share_path("config/anatomy.yaml").read_bytes()]
+
+
+def anatomy_json() -> list[bytes]:
+    from threedme_ros.anatomy import Anatomy
+
+    row = {"id": 1, "name": "liver", "colour": [200, 30, 30], "margin_mm": 2.5, "role": "no-go"}
+    two = [row, row | {"id": 2, "name": "milz"}]
+    whole = Anatomy.from_yaml(share_path("config/anatomy.yaml")).to_json()
+    return [json.dumps([row]).encode(), json.dumps(two).encode(), whole.encode()]
+
+
+def label_info() -> list[bytes]:
+    return [
+        b'{"notice": "demo", "checkpoint": "0123456789abcdef", "structures": ' + rows + b"}" for rows in anatomy_json()
+    ]
+
+
+def task_yaml(*names: str) -> Callable[[], list[bytes]]:
+    return lambda: [share_path(f"config/tasks/{name}.yaml").read_bytes() for name in names]
+
+
+def npz() -> list[bytes]:
+    arrays = {}
+    for split in ("train", "val", "test"):
+        arrays[f"{split}_images"] = np.zeros((3, 4, 4, 4), np.uint8)
+        arrays[f"{split}_labels"] = np.arange(3, dtype=np.uint8)[:, None] % 2
+    packed = []
+    for save in (np.savez, np.savez_compressed):
+        out = io.BytesIO()
+        save(out, **arrays)
+        packed.append(out.getvalue())
+    array = io.BytesIO()
+    np.save(array, np.zeros((2, 3), np.uint8))
+    return [*packed, array.getvalue()]
+
+
+def dataset_json() -> list[bytes]:
+    msd = {"name": "x", "modality": {"0": "CT"}, "labels": {"0": "background", "1": "liver"}}
+    msd["training"] = [{"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}]
+    own = {"channel_names": {"0": "CT"}, "labels": {"background": 0, "liver": [1, 2], "b": 1}, "file_ending": ".nrrd"}
+    own["regions_class_order"] = [1, 2]
+    return [json.dumps(document).encode() for document in (msd, own)]
+
+
+def records() -> list[bytes]:
+    return [json.dumps({"recipe": {"steps": 3}, "result": {"dice": 0.5}, "seconds": 1.0}).encode()]
+
+
+def weights(kind: str) -> Callable[[], list[bytes]]:
+    """A file of ``kind`` (checkpoint, foundation, prompt, classifier, adapter) of some 2,000 random weights."""
+
+    def make() -> list[bytes]:
+        import torch
+
+        torch.manual_seed(0)
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            path = Path(folder, "x.safetensors")
+            _save_weights(kind, path)
+            return [path.read_bytes()]
+
+    return make
+
+
+def _save_weights(kind: str, path: Path) -> None:
+    from threedme_ros.anatomy import Anatomy
+    from threedme_ros.model import adapters, checkpoint, classifier, foundation, prompt_decoder, prompt_file
+    from threedme_ros.model.config import ModelConfig, Preprocessing
+    from threedme_ros.model.encoder import Encoder
+    from threedme_ros.model.threedme import ThreeDME
+
+    config = ModelConfig.of_size("small", 3, **TINY)
+    if kind == "checkpoint":
+        anatomy = Anatomy.from_json(anatomy_json()[1].decode())
+        checkpoint.save_checkpoint(path, ThreeDME(config), anatomy, Preprocessing(), {"seed": 0})
+    elif kind == "foundation":
+        foundation.save_foundation(path, Encoder(config), Preprocessing(), {"seed": 0})
+    elif kind == "classifier":
+        model = classifier.Classifier(config)
+        classifier.save_classifier(path, model, ("a", "b", "c"), (32, 32, 32), {})
+    elif kind == "prompt":
+        decoder = prompt_decoder.PromptDecoder(prompt_decoder.PromptConfig((2, 2, 2), 1, 1, 1, (6.0,)))
+        prompt_file.save_prompt_decoder(path, decoder, "0123456789abcdef", {})
+    else:
+        model = ThreeDME(config)
+        adaptation = adapters.Adaptation("lora", 1, 1.0)
+        adaptation.apply(model)
+        made = adapters.Adapter("segmentation", "0" * 16, config, adaptation, False, {"a": 1}, {}, "")
+        adapters.save_adapter(path, model, made)
