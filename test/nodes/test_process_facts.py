@@ -22,7 +22,7 @@ time.sleep(60)
 
 @pytest.fixture
 def segment():
-    path = Path(f"/dev/shm/fastdds_test_{os.getpid()}")
+    path = Path(f"/dev/shm/fastdds_{os.getpid():016x}")
     path.write_bytes(bytes(4096))
     yield path
     path.unlink(missing_ok=True)
@@ -37,11 +37,11 @@ def test_what_a_process_holds_is_seen_and_what_it_leaves_behind_too(segment):
         assert facts.threads == 2 and facts.fds >= 4
         assert 60 < facts.rss_mb < 200
         assert 0 <= facts.cpu_s < 30
-        assert left_in_shared_memory({segment.name, "fastdds_never"}) == []
+        assert left_in_shared_memory({segment.name, f"fastdds_{0:016x}", "fastdds_port7000"}) == []
     finally:
         holder.kill()
         holder.wait()
-    assert left_in_shared_memory({segment.name, "fastdds_never"}) == [segment.name]
+    assert left_in_shared_memory({segment.name, f"fastdds_{0:016x}", "fastdds_port7000"}) == [segment.name]
     with pytest.raises((FileNotFoundError, ProcessLookupError)):
         process_facts(holder.pid)
 

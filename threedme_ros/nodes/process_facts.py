@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SHARED_MEMORY = "/dev/shm/"
+DATA_SEGMENT = re.compile(r"fast\w+_[0-9a-f]{16}")
+"""Of Fast DDS, by the middleware's own naming."""
 
 
 @dataclass(frozen=True)
@@ -23,8 +25,11 @@ class ProcessFacts:
 
 
 def left_in_shared_memory(names: set[str]) -> list[str]:
-    """Which of ``names`` are still in /dev/shm though no living process holds them; nodes share some."""
-    left = {name for name in names if (Path(SHARED_MEMORY) / name).exists()}
+    """Which data segments among ``names`` are still in /dev/shm though no living process holds them.
+
+    A segment is its process's own; the ports beside them are shared by all nodes of the machine.
+    """
+    left = {name for name in names if DATA_SEGMENT.fullmatch(name) and (Path(SHARED_MEMORY) / name).exists()}
     for folder in Path("/proc").glob("[0-9]*") if left else ():
         try:
             left -= _mapped(folder) | _open(list((folder / "fd").iterdir()))
