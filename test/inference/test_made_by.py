@@ -31,6 +31,12 @@ def test_any_other_text_is_refused(text):
         MadeBy.from_json(text)
 
 
+@pytest.mark.parametrize("name", ("threads", "window_voxels"))
+def test_a_number_past_all_numbers_is_refused(name):
+    with pytest.raises(MadeByError, match="expected what made a result"):
+        MadeBy.from_json(json.dumps({**json.loads(FULL.to_json()), name: float("inf")}))
+
+
 def test_description_fits_a_nifti_header_with_the_longest_names():
     longest = MadeBy("0123456789abcdef", "onnxruntime", "fp32", "cuda:0")
     text = "checkpoint=0123456789abcdef engine=onnxruntime precision=fp32 device=cuda:0"

@@ -9,6 +9,7 @@ from threedme_ros.inference.engines.torch_engine import TorchEngine
 from threedme_ros.inference.segmenter import Segmenter
 from threedme_ros.model.checkpoint import CheckpointError, load_checkpoint
 from threedme_ros.model.config import Preprocessing
+from threedme_ros.model.weights_file import read_weights, write_weights
 from threedme_ros.phantom import phantom
 from threedme_ros.training.networks import build_network, load_network, save_network
 from threedme_ros.training.peer_checkpoint import load_peer
@@ -45,6 +46,14 @@ def test_neither_kind_is_taken_for_the_other(saved, anatomy, tmp_path):
     assert load_network(tmp_path / "ours.safetensors").config.size == "small"
     with pytest.raises(CheckpointError, match="format 'threedme-1'"):
         load_peer(tmp_path / "ours.safetensors")
+
+
+def test_metadata_nested_past_the_stack_is_refused(saved, tmp_path):
+    metadata, weights = read_weights(saved[1], "threedme-peer-1")
+    metadata = {key: text for key, text in metadata.items() if key != "hash"} | {"config": "[" * 5000}
+    write_weights(tmp_path / "deep.safetensors", metadata, weights, torch.float16)
+    with pytest.raises(CheckpointError, match="metadata does not fit"):
+        load_peer(tmp_path / "deep.safetensors")
 
 
 def test_the_segmenter_gives_its_labels_on_the_input_grid(saved, anatomy):

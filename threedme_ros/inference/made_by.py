@@ -51,7 +51,7 @@ class MadeBy:
                 box=None if box is None else tuple((int(first), int(last)) for first, last in box),
                 window_voxels=int(row["window_voxels"]),
             )
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise MadeByError(f"trace {text[:80]!r}: expected what made a result, as JSON ({error})") from error
 
     @property
