@@ -460,6 +460,18 @@ def test_bad_nrrd_is_refused_with_the_reason(data, reason):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("origin", ("(inf,0,0)", "(1e308,0,0)", "(nan,-inf,1)"))
+def test_nrrd_numbers_past_all_places_are_refused_without_a_warning(origin):
+    with pytest.raises(VolumeError, match="expected finite numbers"):
+        volume_from_bytes(nrrd_bytes(space_origin=origin, space_units='"m"'), "nrrd")
+
+
+def test_a_nrrd_size_too_long_to_print_is_refused():
+    with pytest.raises(VolumeIOError, match="more than 63 bits"):
+        volume_from_bytes(nrrd_bytes(sizes=" ".join(["9" * 1500] * 3)), "nrrd")
+
+
 def test_gzip_announced_as_plain_names_the_format_to_use():
     with pytest.raises(VolumeIOError, match="expected format 'nifti; gzip'"):
         volume_from_bytes(gzip.compress(nifti_bytes()), "nifti")

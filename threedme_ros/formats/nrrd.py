@@ -129,7 +129,8 @@ def _read_block(fields: dict[str, str], max_voxels: int) -> VoxelBlock:
     origin = _vectors(fields["space origin"], "space origin")
     if len(origin) != 1 or origin[0] is None:
         raise VolumeIOError(f"NRRD space origin {fields['space origin'][:60]!r}: expected one (x,y,z)")
-    affine = _to_ras_mm(fields) @ np.vstack([np.column_stack([*placed, origin[0]]), (0, 0, 0, 1)])
+    with np.errstate(all="ignore"):  # whatever overflows or is no number is refused as such
+        affine = _to_ras_mm(fields) @ np.vstack([np.column_stack([*placed, origin[0]]), (0, 0, 0, 1)])
     return VoxelBlock(shape, np.dtype(code).newbyteorder("<" if endian == "little" else ">"), affine)
 
 

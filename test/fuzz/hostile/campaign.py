@@ -139,6 +139,8 @@ class Campaign:
             choice = rng.random()
             if choice < 0.25:
                 return atheris.Mutate(data, most)
+            if choice > 0.6:  # libFuzzer's own corpus drifts to what is refused early
+                data = rng.choice(self.pool)
             data = self.decoder.mutate(data, rng)
             return (mutate_bytes(data, rng) if choice < 0.3 else data)[:most]
 
