@@ -40,10 +40,10 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 # fmt: off
 PORTABLE_OPERATORS = frozenset((
-    "Add", "ArgMax", "BatchNormalization", "Cast", "Concat", "Conv", "Div", "Erf", "Exp", "Expand", "Gather", "Gelu",
-    "GridSample", "LayerNormalization", "MatMul", "Max", "MaxPool", "Min", "Mul", "Pad", "Pow", "Reciprocal",
-    "ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Resize", "Slice", "Softmax", "Split", "Sqrt", "Squeeze",
-    "Sub", "TopK", "Transpose", "Unsqueeze",
+    "Add", "ArgMax", "BatchNormalization", "Cast", "Concat", "Conv", "Cos", "Div", "Erf", "Exp", "Expand", "Gather",
+    "Gelu", "GridSample", "LayerNormalization", "MatMul", "Max", "MaxPool", "Min", "Mul", "Pad", "Pow",
+    "Reciprocal", "ReduceMax", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Resize", "Sin", "Slice", "Softmax",
+    "Split", "Sqrt", "Squeeze", "Sub", "TopK", "Transpose", "Unsqueeze",
 ))
 # fmt: on
 
