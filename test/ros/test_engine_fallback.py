@@ -1,5 +1,6 @@
 """Engines that fail on purpose inside a running node: it says so, takes the next, and segments every volume."""
 
+import json
 import os
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 pytest.importorskip("rclpy")
 from perceiving import Perceiving
 
+from threedme_ros.inference.made_by import MadeBy
 from threedme_ros.phantom import phantom
 
 # Stands in for both runtimes: the packages of these names that the node finds first.
@@ -114,3 +116,9 @@ def test_one_that_disagrees_is_refused_and_the_next_gives_way_when_it_crashes(fa
         node.segment(phantom((40, 32, 44), (9.0, 8.0, 9.5))[0])
     assert node.diagnostics["engine"] == "torch"
     assert (node.count("failed"), node.count("segmented")) == (0, 2)
+    engines = [json.loads(message.data)["engine"] for message in node.received["label_info"]]
+    assert (engines[0], engines[-1]) == ("onnxruntime", "torch")
+    for trace, labels in zip(node.received["trace"], node.received["labels"], strict=True):
+        made_by = MadeBy.from_json(trace.data)
+        assert (made_by.engine, made_by.precision) == ("torch", "fp32")
+        assert made_by.description.encode() in bytes(labels.data[:348])
