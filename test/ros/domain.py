@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,12 +103,15 @@ class Domain:
         self.node.create_subscription(kind, topic, messages.append, qos)
         return messages
 
-    def spin_until(self, condition, timeout_s: float = 240.0, what: str = "") -> None:
+    def spin_until(self, condition, timeout_s: float = 240.0, what: str | Callable[[], str] = "") -> None:
+        """Receive until ``condition()`` holds; AssertionError with ``what`` and the last logs if it never does."""
         end = time.monotonic() + timeout_s
         while not condition():
             if time.monotonic() > end:
                 logs = "\n".join(p.output()[-3000:] for p in self._processes[-3:])
-                raise AssertionError(f"{what or 'nothing'} after {timeout_s} s:\n{logs}")
+                raise AssertionError(
+                    f"{(what() if callable(what) else what) or 'nothing'} after {timeout_s} s:\n{logs}"
+                )
             self._executor.spin_once(timeout_sec=0.05)
 
     def call(self, kind, service: str, request=None, timeout_s: float = START_TIMEOUT_S):

@@ -89,7 +89,7 @@ class Perceiving:
                 and self.count("segmented") > segmented
             ),
             240.0,
-            f"no results for {stamp}; {self.diagnostics}",
+            lambda: f"no results for {stamp}; {self.diagnostics}",
         )
         return stamp
 

@@ -56,6 +56,11 @@ class ManagedNode(LifecycleNode):
         """Release everything, in any state, before the process ends."""
         self._attempt("finalized", self.release, TransitionCallbackReturn.ERROR)
 
+    def destroy_node(self) -> None:
+        """Also what rclpy forgets: its state machine keeps the participant, and with it its shared memory."""
+        super().destroy_node()
+        self._state_machine.destroy_when_not_in_use()
+
     def on_configure(self, state):
         return self._attempt("inactive", self.configure, TransitionCallbackReturn.FAILURE)
 

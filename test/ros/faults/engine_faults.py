@@ -10,7 +10,7 @@ def hang(theatre, name: str) -> None:
     """A volume is in the engine called ``name``, which does not come back."""
     theatre.runtimes.tell(name, "hang")
     theatre.send()
-    theatre.domain.spin_until(lambda: theatre.runtimes.busy(name), WAIT_S, f"{name} does not run")
+    theatre.domain.spin_until(lambda: theatre.runtimes.busy(name), WAIT_S, lambda: f"{name} does not run")
 
 
 class Hangs(Scenario):

@@ -30,7 +30,9 @@ class MemoryLimit(Scenario):
         resource.prlimit(theatre.pid, resource.RLIMIT_AS, (size + spare, resource.RLIM_INFINITY))
         theatre.send(LARGE)
         outcome = lambda: node.count("segmented") + node.count("failed") >= sum(before) + 2  # noqa: E731
-        theatre.domain.spin_until(lambda: outcome() or not theatre.alive, WAIT_S, f"nothing told: {node.diagnostics}")
+        theatre.domain.spin_until(
+            lambda: outcome() or not theatre.alive, WAIT_S, lambda: f"nothing told: {node.diagnostics}"
+        )
         self.failed = node.count("failed") - before[1]
         self.said = node.diagnostics
 

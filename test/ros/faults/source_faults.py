@@ -191,7 +191,7 @@ class Flood(Scenario):
         theatre.domain.spin_until(lambda: theatre.last_good == self.last, WAIT_S, "the last one was not segmented")
         total = self.before + FLOOD
         accounted = lambda: node.count("seen") + node.count("overwritten") == total  # noqa: E731
-        theatre.domain.spin_until(accounted, WAIT_S, f"not {total}: {node.diagnostics}")
+        theatre.domain.spin_until(accounted, WAIT_S, lambda: f"not {total}: {node.diagnostics}")
         theatre.settled()
         return f"{FLOOD} sent, the last one shown, all accounted for"
 

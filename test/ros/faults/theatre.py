@@ -175,13 +175,13 @@ class Theatre:
     def tells(self, text: str, key: str = "message", timeout_s: float = WAIT_S) -> str:
         """Wait until diagnostics hold ``text``; returns the whole."""
         self.domain.spin_until(
-            lambda: text in self.node.diagnostics.get(key, ""), timeout_s, f"{text!r} is not in the {key}"
+            lambda: text in self.node.diagnostics.get(key, ""), timeout_s, lambda: f"{text!r} is not in the {key}"
         )
         return self.node.diagnostics[key]
 
     def counted(self, what: str, least: int, timeout_s: float = WAIT_S) -> None:
         self.domain.spin_until(
-            lambda: self.node.count(what) >= least, timeout_s, f"not {least} {what}: {self.node.diagnostics}"
+            lambda: self.node.count(what) >= least, timeout_s, lambda: f"not {least} {what}: {self.node.diagnostics}"
         )
 
     def settled(self) -> None:
@@ -193,7 +193,7 @@ class Theatre:
                 return False
             return self.node.count("seen") == sum(self.node.count(what) for what in OUTCOMES)
 
-        self.domain.spin_until(settled, WAIT_S, f"seen and outcomes differ: {self.node.diagnostics}")
+        self.domain.spin_until(settled, WAIT_S, lambda: f"seen and outcomes differ: {self.node.diagnostics}")
 
     def serves(self, stamp) -> None:
         """A late joiner gets the anatomy of that stamp, whole."""
@@ -222,7 +222,7 @@ class Theatre:
             facts.update(self.facts())
             return all(facts[what] <= self._at_first[what] + most for what, most in GROWTH.items())
 
-        self.domain.spin_until(flat, WAIT_S, f"grew: {self._at_first} before, now {facts}")
+        self.domain.spin_until(flat, WAIT_S, lambda: f"grew: {self._at_first} before, now {facts}")
         return "a following volume was segmented and latched"
 
     def player(self, **parameters) -> Process:
