@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, help="a safetensors file; it is written anew, with another hash")
     parser.add_argument("--only", choices=BOTH, help="default: both, a few minutes on one core")
     parser.add_argument("--cases", nargs="+", metavar="CASE", help="training patients (default: the checkpoint's own)")
-    parser.add_argument("--windows", type=int, help="synthesised windows for the temperature (default: 64)")
+    parser.add_argument("--windows", type=int, help="synthesised windows of each modality (default: 32)")
     parser.add_argument("--inputs", type=int, help="inputs of each sort for the scope score (default: 90)")
     parser.add_argument("--trunks", type=int, help="procedural bodies for each of the two (default: 8)")
 
@@ -39,11 +39,14 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.only in (None, "temperature"):
         changes = _given(windows=arguments.windows, trunks=arguments.trunks)
         found = calibrate(arguments.checkpoint, cases, checkpoint.anatomy, CalibrationConfig(**changes))
+        print(f"temperature {found.temperature:.3f}; calibration error on other synthesised windows,")
         print(
-            f"temperature {found.temperature:.3f}; calibration error on other synthesised windows "
-            f"{found.ece_before:.4f} before, {found.ece_after:.4f} after",
+            "  over the body (where there are structures): as trained, with the temperature, with the lines, too",
             flush=True,
         )
+        for modality, errors in found.ece.items():
+            pairs = zip(errors, found.ece_structures[modality], strict=True)
+            print(f"  {modality:6} " + ", ".join(f"{e:.3f} ({s:.3f})" for e, s in pairs), flush=True)
     if arguments.only in (None, "scope"):
         config = ScopeConfig(**_given(inputs=arguments.inputs, trunks=arguments.trunks))
         with tqdm(total=2 * config.inputs, unit="input", mininterval=5) as bar:

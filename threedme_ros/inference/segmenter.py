@@ -14,6 +14,7 @@ import torch
 from threedme_ros.inference.body import BodyCrop, Box
 from threedme_ros.inference.channels import prepare_channels
 from threedme_ros.inference.choice import LEAST_WINDOW_VOXELS, open_engine
+from threedme_ros.inference.confidence import ConfidenceMap
 from threedme_ros.inference.engines import DEFAULT_MIN_AGREEMENT, Engine, EngineError
 from threedme_ros.inference.made_by import NOBODY, MadeBy
 from threedme_ros.inference.memory import affordable_voxels
@@ -103,8 +104,11 @@ class Segmenter:
         self.checkpoint, self.modalities, self._threads = checkpoint, modalities, threads
         self._plan: tuple[Box | None, int] = (None, 0)  # of the last `predict`
         self._followed: MadeBy | None = None
-        scope = getattr(checkpoint, "scope", None)  # other networks' checkpoints know of none
+        # other networks' checkpoints know of neither
+        scope, calibration = (getattr(checkpoint, what, None) or {} for what in ("scope", "calibration"))
         self._scope = ScopeModel.from_dict(scope) if scope and channels == 1 else None
+        lines = calibration.get("lines")
+        self._confidence = ConfidenceMap(lines) if lines and channels == 1 else None
         self._body = BodyCrop() if body_crop and channels == 1 else None
         self._affordable: dict[tuple[str, str, str], int] = {}
         window_voxels = max_window_voxels or default_window_voxels(checkpoint.config)
@@ -164,6 +168,8 @@ class Segmenter:
         prediction = predict(x, prepared)
         predicted = perf_counter()
         labels, confidence = restore_labels(prediction.labels, prediction.confidence, prepared)
+        if self._confidence:
+            confidence = self._confidence.apply(labels, confidence, prepared.modality)
         scope = None
         if self._scope:
             found = (x, prediction.labels, prediction.confidence)

@@ -1,26 +1,29 @@
-"""Temperature scaling, fitted on synthesised bodies that the network never saw.
+"""A confidence that means something: a temperature, and two lines a modality, fitted on synthesised bodies.
 
 Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, section 4.2: the logits are divided by one number T,
 chosen by the likelihood of data held out from training. The last layer is linear, so 1/T goes into its weights: labels
-stay, every engine gives the calibrated confidence, and no operator is added.
+stay, every engine gives that confidence, and no operator is added. What remains differs between background and
+structures and between CT and the rest; `threedme_ros.inference.confidence` maps it, with lines that are fitted here.
 
-Held out are windows that are harder than those of training: procedural trunks of other seeds, and the patients' label
-maps, always bent, always synthesised, with more artefacts and noise. No voxel of a real scan is looked at.
+Held out are windows that are harder than those of training: procedural trunks of other seeds, and now and then the
+patients' label maps, always bent, always synthesised, with more noise and artefacts, most of all where it is no CT, of
+which training has no real image. No voxel of a real scan is looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 from torch import Tensor
 from torch.nn import functional as F
 
 from threedme_ros.anatomy import Anatomy
+from threedme_ros.inference.confidence import GROUPS, table
 from threedme_ros.model.checkpoint import add_to_checkpoint, load_checkpoint
 from threedme_ros.model.layers import space_to_depth
 from threedme_ros.model.threedme import ThreeDME
@@ -36,32 +39,38 @@ LEAST, MOST = 0.2, 5.0
 """Temperatures that are looked at."""
 
 BODY_ABOVE = PADDING + 0.1
+RIDGE = 1e-3
+"""Holds a line near slope 1 and offset 0 where a group has few voxels."""
+
+CT_WINDOWS = WindowConfig(
+    shapes=((96, 96, 96), (48, 112, 128), (32, 112, 128)),
+    weights=(0.5, 0.3, 0.2),
+    synthetic=1.0,
+    organs=1.0,
+    warp=WarpConfig(rotation_deg=25.0, share=1.0),
+    synthesis=SynthesisConfig(contrasts=(1.0, 0.0, 0.0), acquisition=1.25, artefacts=0.3),
+)
+OTHER_WINDOWS = replace(
+    CT_WINDOWS, synthesis=SynthesisConfig(contrasts=(0.0, 0.6, 0.4), acquisition=1.5, artefacts=0.4)
+)
 
 
 @dataclass(frozen=True)
 class CalibrationConfig:
-    """What T is fitted on.
+    """What is fitted on.
 
-    windows: how many, one half to fit, the other to report on. voxels: taken of each, of those in the body. trunks:
-    procedural ones, drawn for this alone. trunk_share: of the windows that show one of them; the others show a case of
-    the training. window: how they are drawn.
+    windows: how many of each modality, one half to fit, the other to report on. voxels: taken of each, of those in the
+    body. trunks: procedural ones, drawn for this alone. trunk_share: of the windows that show one of them; the others
+    show a case of the training. ct, other: how windows of the two modalities are drawn.
     """
 
-    windows: int = 64
+    windows: int = 32
     voxels: int = 20_000
     trunks: int = 8
-    trunk_share: float = 0.5
+    trunk_share: float = 0.75
     seed: int = 9_000_000
-    window: WindowConfig = field(
-        default_factory=lambda: WindowConfig(
-            shapes=((96, 96, 96), (48, 112, 128), (32, 112, 128)),
-            weights=(0.5, 0.3, 0.2),
-            synthetic=1.0,
-            organs=1.0,
-            warp=WarpConfig(rotation_deg=25.0, share=1.0),
-            synthesis=SynthesisConfig(acquisition=1.5, artefacts=0.4),
-        )
-    )
+    ct: WindowConfig = field(default_factory=lambda: CT_WINDOWS)
+    other: WindowConfig = field(default_factory=lambda: OTHER_WINDOWS)
 
     def __post_init__(self) -> None:
         if self.windows < 2 or self.voxels < 1 or self.trunks < 0 or not 0 <= self.trunk_share <= 1:
@@ -70,14 +79,22 @@ class CalibrationConfig:
 
 @dataclass(frozen=True)
 class Calibration:
-    """What the checkpoint's metadata says. temperature: in its weights. ece_before, ece_after: on synthesised windows
-    that T was not fitted on, over the body. fitted_on: in words and numbers.
+    """What the checkpoint's metadata says.
+
+    temperature: in its weights. lines: see `ConfidenceMap`. ece: modality -> [as trained, with the temperature, with
+    the lines, too], over the body in synthesised windows that nothing was fitted on; ece_structures: of them, where
+    truth or prediction is a structure. fitted_on: in words and numbers.
     """
 
     temperature: float
-    ece_before: float
-    ece_after: float
+    lines: dict[str, dict[str, list[float]]]
+    ece: dict[str, list[float]]
+    ece_structures: dict[str, list[float]]
     fitted_on: dict
+
+
+Sample = tuple[Tensor, Tensor]
+"""Logits (N, C) float32 and labels (N,) int64."""
 
 
 def calibrate(
@@ -86,7 +103,7 @@ def calibrate(
     anatomy: Anatomy,
     config: CalibrationConfig | None = None,
 ) -> Calibration:
-    """Fit T for the network in the checkpoint ``path`` and write the file anew, with T in its last layer.
+    """Fit the network in the checkpoint ``path`` and write the file anew, with the temperature in its last layer.
 
     cases: those of its training. A temperature from an earlier call is part of the weights by now and is replaced. The
     labels are the same as before, the hash is not; a scope model that belongs to the old confidence is dropped.
@@ -96,33 +113,48 @@ def calibrate(
     model = checkpoint.build()
     earlier = (checkpoint.calibration or {}).get("temperature", 1.0)
     trunks = procedural_cases(config.trunks, config.seed, anatomy, checkpoint.preprocessing)
-    fit, check = sampled_logits(model, held_out_windows([c for c in cases if c.real], trunks, config), config)
-    factor = fit_temperature(*fit)
-    head = {name: checkpoint.weights[name].float() / factor for name in HEAD}
+    patients = [case for case in cases if case.real]
+    fit, check = {}, {}
+    for number, (modality, window) in enumerate({"ct": config.ct, "other": config.other}.items()):
+        windows = held_out_windows(patients, trunks, window, config, config.seed + number)
+        fit[modality], check[modality] = sampled_logits(model, windows, config)
+    factor = fit_temperature(*(torch.cat(part) for part in zip(*fit.values(), strict=True)))
+    lines = {modality: fit_lines(logits / factor, labels) for modality, (logits, labels) in fit.items()}
+    body, structures = {}, {}
+    for modality, (logits, labels) in check.items():
+        steps = (
+            (logits * earlier, labels, None),
+            (logits / factor, labels, None),
+            (logits / factor, labels, lines[modality]),
+        )
+        body[modality] = [error_of(*step) for step in steps]
+        structures[modality] = [error_of(*step, structures=True) for step in steps]
     found = Calibration(
         temperature=earlier * factor,
-        ece_before=error_at(*check, 1 / earlier),
-        ece_after=error_at(*check, factor),
+        lines=lines,
+        ece=body,
+        ece_structures=structures,
         fitted_on={
             "what": "synthesised windows of held-out procedural trunks and of the training label maps; no real voxel",
-            "windows": config.windows,
-            "voxels": len(fit[1]),
-            "trunks": config.trunks,
-            "patients": [case.name for case in cases if case.real],
-            "seed": config.seed,
-            "window": asdict(config.window),
-        },
+            "patients": [case.name for case in patients],
+        }
+        | asdict(config),
     )
+    head = {name: checkpoint.weights[name].float() / factor for name in HEAD}
     add_to_checkpoint(path, {"calibration": asdict(found)}, head)
     return found
 
 
 def held_out_windows(
-    patients: Sequence[TrainingCase], trunks: Sequence[TrainingCase], config: CalibrationConfig
+    patients: Sequence[TrainingCase],
+    trunks: Sequence[TrainingCase],
+    window: WindowConfig,
+    config: CalibrationConfig,
+    seed: int,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """``config.windows`` pairs (image (1, D, H, W), labels (D, H, W)) of both kinds of bodies."""
+    """``config.windows`` pairs (image (1, D, H, W), labels (D, H, W)) of both sorts of bodies."""
     weights = case_weights(trunks, patients, config.trunk_share)
-    stream = WindowStream([*trunks, *patients], weights, config.window, config.seed, config.windows)
+    stream = WindowStream([*trunks, *patients], weights, window, seed, config.windows)
     return (stream[i] for i in range(len(stream)))
 
 
@@ -135,8 +167,8 @@ def case_weights(trunks: Sequence[TrainingCase], patients: Sequence[TrainingCase
 
 def sampled_logits(
     model: ThreeDME, windows: Iterator[tuple[Tensor, Tensor]], config: CalibrationConfig
-) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Logits (N, C) float32 and labels (N,) int64 of voxels in the body, from even windows and from odd ones."""
+) -> tuple[Sample, Sample]:
+    """Of voxels in the body, from even windows and from odd ones."""
     generator = torch.Generator().manual_seed(config.seed)
     found: tuple[list, list] = ([], [])
     for number, (image, labels) in enumerate(windows):
@@ -160,11 +192,47 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
     return float(np.exp(best.x))
 
 
-def error_at(logits: Tensor, labels: Tensor, temperature: float) -> float:
-    """Expected calibration error of ``logits`` (N, C) / ``temperature``."""
-    return _reliability(logits / temperature, labels).error
+def fit_lines(logits: Tensor, labels: Tensor) -> dict[str, list[float]]:
+    """Group -> [slope, offset] of the logit of the confidence, the likeliest for whether the chosen label is right."""
+    confidence, chosen, correct = _answers(logits, labels)
+    of = (chosen == 0, chosen > 0)
+    return {group: fit_line(confidence[mask], correct[mask]) for group, mask in zip(GROUPS, of, strict=True)}
 
 
-def _reliability(logits: Tensor, labels: Tensor) -> Reliability:
+def fit_line(confidence: np.ndarray, correct: np.ndarray) -> list[float]:
+    """confidence (N,) in 0..1 and correct (N,) bool -> [slope, offset]; [1, 0] without a voxel."""
+    share = np.clip(confidence, 0.5 / 255, 254.5 / 255)
+    logit, sign = np.log(share / (1 - share)), np.where(correct, 1.0, -1.0)
+
+    def loss(line: np.ndarray) -> float:
+        slope = np.exp(line[0])  # above 0: a surer voxel stays surer
+        ridge = RIDGE * (line @ line)
+        return float(np.logaddexp(0, -sign * (slope * logit + line[1])).mean() + ridge) if len(logit) else ridge
+
+    best = minimize(loss, np.zeros(2), method="L-BFGS-B", bounds=((-2, 2), (-5, 5)))
+    return [float(np.exp(best.x[0])), float(best.x[1])]
+
+
+def error_of(
+    logits: Tensor, labels: Tensor, lines: Mapping[str, Sequence[float]] | None = None, structures: bool = False
+) -> float:
+    """Expected calibration error of ``logits`` (N, C), through the ``lines`` as the segmenter applies them.
+
+    structures: only where truth or prediction is one.
+    """
+    confidence, chosen, correct = _answers(logits, labels)
+    if lines:
+        level = np.rint(confidence * 255).astype(np.uint8)
+        background, of_structures = (table(*lines[group])[level] / 255 for group in GROUPS)
+        confidence = np.where(chosen > 0, of_structures, background)
+    if structures:
+        shown = (chosen > 0) | (labels.numpy() > 0)
+        confidence, correct = confidence[shown], correct[shown]
+    found: Reliability = reliability(confidence, correct)
+    return found.error
+
+
+def _answers(logits: Tensor, labels: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Confidence, chosen label and whether it is right, each (N,)."""
     confidence, chosen = logits.softmax(1).max(1)
-    return reliability(confidence.numpy(), (chosen == labels).numpy())
+    return confidence.numpy(), chosen.numpy(), (chosen == labels).numpy()

@@ -104,7 +104,7 @@ def no_bodies() -> Iterator[tuple[str, Volume]]:
     yield "white noise, 400 HU", volume(rng.normal(0, 400, (96, 80, 96)))
     yield "white noise, no unit", volume(rng.integers(0, 256, (96, 80, 96)))
     room = rng.normal(-1000, 15, (128, 128, 64))
-    room[20:108, 40:44] = -600
+    room[20:108, 40:44] = -100
     yield "empty room with a table", volume(room)
     x, y = np.ogrid[-48:48, -48:48]
     water = np.where(x**2 + y**2 < 33**2, 0, -1000)[:, :, None] + rng.normal(0, 8, (96, 96, 40))

@@ -1,0 +1,40 @@
+"""From the softmax of the chosen label to how often such a voxel is right.
+
+Platt, "Probabilistic Outputs for Support Vector Machines", 1999, equation 9, on the logit of the confidence: one line
+for background and one for structures, each for CT and for the rest. A network trained to find small structures doubts
+its background and believes its structures too much; one temperature cannot mend both, and labels must stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+GROUPS = ("background", "structures")
+MODALITIES = ("ct", "other")
+LEVELS = 256
+
+
+class ConfidenceMap:
+    """slopes and offsets of the logit: modality -> group -> (slope above 0, offset)."""
+
+    def __init__(self, lines: Mapping[str, Mapping[str, tuple[float, float]]]) -> None:
+        try:
+            self._tables = {m: np.stack([table(*lines[m][group]) for group in GROUPS]) for m in MODALITIES}
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"confidence map {lines}: expected {MODALITIES}, each with {GROUPS}") from error
+
+    def apply(self, labels: np.ndarray, confidence: np.ndarray, modality: str) -> np.ndarray:
+        """labels, confidence: uint8 of one shape, 255 certain -> the calibrated confidence, uint8."""
+        background, structures = self._tables[modality]
+        return np.where(labels > 0, structures[confidence], background[confidence])
+
+
+def table(slope: float, offset: float) -> np.ndarray:
+    """(256,) uint8: the line ``slope`` * logit + ``offset`` for every confidence; 0 and 255 lie half a level in."""
+    if not slope > 0:
+        raise ValueError(f"slope {slope}: expected a number above 0")
+    share = np.clip(np.arange(LEVELS) / 255, 0.5 / 255, 254.5 / 255)
+    calibrated = 1 / (1 + np.exp(-(slope * np.log(share / (1 - share)) + offset)))
+    return np.rint(calibrated * 255).astype(np.uint8)
