@@ -2,6 +2,8 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from threedme_ros.anatomy import Anatomy, AnatomyError, Role, Structure
 
@@ -121,3 +123,30 @@ def test_a_bad_row_is_refused_with_its_line(tmp_path, row, reason):
     with pytest.raises(AnatomyError, match="line 5: ") as error:
         Anatomy.from_yaml(path)
     assert str(path) in str(error.value) and reason in str(error.value)
+
+
+@settings(deadline=None, derandomize=True, max_examples=100)
+@given(
+    st.lists(
+        st.builds(
+            Structure,
+            id=st.integers(1, 255),
+            name=st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=20),
+            colour=st.tuples(*[st.integers(0, 255)] * 3),
+            margin_mm=st.floats(0, 100),
+            role=st.sampled_from(Role),
+        ),
+        min_size=1,
+        max_size=8,
+        unique_by=(lambda s: s.id, lambda s: s.name),
+    )
+)
+def test_any_table_comes_back_from_json(structures):
+    assert Anatomy.from_json(Anatomy(structures).to_json()) == Anatomy(structures)
+
+
+@pytest.mark.parametrize("name", ("a\nb", "\x1b[2J", "a" * 101, "\u2028", ""))
+def test_names_are_short_and_printable(name):
+    with pytest.raises(AnatomyError, match="printable characters") as caught:
+        Structure(1, name, (0, 0, 0), 0.0, Role.TARGET)
+    assert str(caught.value).isprintable()
