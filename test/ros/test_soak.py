@@ -37,7 +37,12 @@ def test_a_short_soak_accounts_for_every_volume(random_checkpoint, tmp_path, mon
     assert outcomes["segmented"] > 20 and outcomes["refused"] >= found["pool"]["bad"] and outcomes["failed"] == 0
     assert found["left_behind"] == []
     assert found["engine"]["engine"] == "torch"
-    assert found["rss_mb"]["first"] > 50 and found["fds"]["first"] > 5 and found["shared_memory_segments"]["first"] > 0
+    assert (
+        len(found["rss_mb"]["readings"]) == 2
+        and found["rss_mb"]["first"] > 50
+        and found["fds"]["first"] > 5
+        and found["shared_memory_segments"]["first"] > 0
+    )
 
 
 def test_the_mix_holds_every_kind_and_more_shapes_than_an_engine_keeps():
@@ -63,7 +68,7 @@ GOOD = Sample(None, "small", "good")
 def steps(count: int = 300, **last) -> list[Step]:
     """Steady ones, except that the last third has other ``last`` facts, ``cpu_ms`` or ``latency_ms``."""
     odd = {key: last.pop(key) for key in ("cpu_ms", "latency_ms") if key in last}
-    even = Step((GOOD,), {"segmented": 1}, 100.0, 50.0, FACTS)
+    even = Step((GOOD,), {"segmented": 1}, 100.0, 50.0, FACTS, reading=True)
     late = replace(even, facts=replace(FACTS, **last), **odd)
     return [even] * (2 * count // 3) + [late] * (count // 3)
 

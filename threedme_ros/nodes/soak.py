@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,9 @@ from threedme_ros.nodes.traffic import OUTCOMES, SETTLE_S, Probe
 __all__ = ["DemoError", "SoakPlan", "run_soak"]
 
 MOST_BURST_GAP_S = 0.03
+READING_EVERY, READING_VOLUMES = 100, 4
+"""Volumes between two readings of the memory; and those before each, of as many fields as an engine keeps built."""
+
 PATIENCE_S = 1800.0
 """A soak may share its machine with other work: a build or a volume that waits for its turn is no hang."""
 
@@ -66,12 +69,17 @@ def run_soak(
             soak.send([sample])
             progress(number + 1 - len(warm_up), 0.0)
         soak.steps.clear()
+        soak.read(pool["small"][:READING_VOLUMES])
         began, bursts = time.monotonic(), endless(pool, rng)
-        minutes = 0.0
+        minutes, read = 0.0, 0
         while (soak.counted < plan.volumes or minutes < plan.minutes) and minutes < plan.most_minutes:
             soak.send(next(bursts), gap_s=float(rng.uniform(0, MOST_BURST_GAP_S)))
             minutes = (time.monotonic() - began) / 60
             progress(soak.counted, minutes)
+            if soak.counted // READING_EVERY > read:
+                soak.read(pool["small"][:READING_VOLUMES])
+                read = soak.counted // READING_EVERY
+        soak.read(pool["small"][:READING_VOLUMES])
         log_lines = len(soak.node.log.read_text(errors="replace").splitlines())
     return report(
         soak.steps,
@@ -116,6 +124,12 @@ class _Soak:
         outcomes = {outcome: self.probe.count(outcome) - n for outcome, n in before.items()}
         latency_ms = float(self.probe.values["stamp_to_publish_last_ms"] or "nan")
         self.steps.append(Step(tuple(samples), outcomes, latency_ms, (facts.cpu_s - cpu_s) * 1000, facts))
+
+    def read(self, volumes: list[Sample]) -> None:
+        """Bring the node's engines to a known state, by ``volumes``; what it holds then can be compared."""
+        for volume in volumes:
+            self.send([volume])
+        self.steps[-1] = replace(self.steps[-1], reading=True)
 
     def _facts(self) -> ProcessFacts:
         facts = process_facts(self.node.popen.pid)

@@ -23,13 +23,15 @@ LEAST_TIMED = 30
 @dataclass(frozen=True, eq=False)
 class Step:
     """Volumes sent together, what became of them, and the node afterwards. latency_ms: of the last one, from its stamp
-    to the end of publishing, as the node says. cpu_ms: the node's processor time."""
+    to the end of publishing, as the node says. cpu_ms: the node's processor time. reading: the same volumes came before
+    it as before every other reading, so the same engines are loaded: what memory is compared by."""
 
     samples: tuple[Sample, ...]
     outcomes: Mapping[str, int]
     latency_ms: float
     cpu_ms: float
     facts: ProcessFacts
+    reading: bool = False
 
     @property
     def volumes(self) -> int:
@@ -82,16 +84,17 @@ def report(steps: Sequence[Step], *, minutes: float, sent: int, outcomes: Mappin
     return {**found, "failures": failures, "passed": not failures}
 
 
-def _rss(steps: Sequence[Step]) -> dict[str, float]:
-    """MiB: means of the first and the last tenth, which one large volume under way does not sway."""
-    rss = [step.facts.rss_mb for step in steps]
-    tenth = max(1, len(rss) // 10)
-    first, last = np.mean(rss[:tenth]), np.mean(rss[-tenth:])
+def _rss(steps: Sequence[Step]) -> dict[str, float | list[float]]:
+    """MiB: means of the first and the last tenth of the readings, and all of them; max: of every step."""
+    readings = [step.facts.rss_mb for step in steps if step.reading]
+    tenth = max(1, len(readings) // 10)
+    first, last = np.mean(readings[:tenth]), np.mean(readings[-tenth:])
     return {
         "first": round(float(first), 1),
         "last": round(float(last), 1),
-        "max": round(max(rss), 1),
+        "max": round(max(step.facts.rss_mb for step in steps), 1),
         "drift": round(float(last / first - 1), 4),
+        "readings": [round(rss, 1) for rss in readings],
     }
 
 
