@@ -190,7 +190,7 @@ def test_the_record_of_a_soak_is_one_that_is_read(tmp_path, records, page):
     from threedme_ros.nodes.soak_report import Step, report
 
     facts = ProcessFacts(1000.0, 30, 20, 5.0, frozenset({"fastdds_1"}))
-    steps = [Step((Sample(None, "small", f"ct {i}"),), {"segmented": 1}, 100.0, 50.0, facts) for i in range(300)]
+    steps = [Step((Sample(None, "small", f"ct {i}"),), {"segmented": 1}, 100.0, 50.0, facts, True) for i in range(300)]
     engine = {"engine": "torch", "precision": "fp32", "device": "cpu"}
     about = {"minutes": 25.0, "sent": 300, "outcomes": {"segmented": 300}, "engine": engine, "left_behind": []}
     records["soak.json"] = report(steps, **about)
