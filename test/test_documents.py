@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from threedme_ros.documents import MAX_YAML_BYTES, DocumentError, parse_json, parse_yaml, read_yaml
+from threedme_ros.documents import MAX_YAML_BYTES, DocumentError, parse_json, parse_mapping, parse_yaml, read_yaml
 
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10)
@@ -68,6 +68,13 @@ def test_a_file_past_the_limit_or_without_text_is_refused(tmp_path):
 def test_json_that_cannot_be_used_is_refused(text, reason):
     with pytest.raises(DocumentError, match=reason):
         parse_json(text)
+
+
+@pytest.mark.parametrize("text", ("[]", "null", "3", '"a"'))
+def test_what_is_no_object_is_no_mapping(text):
+    with pytest.raises(DocumentError, match="expected an object"):
+        parse_mapping(text)
+    assert parse_mapping('{"a": 1}') == {"a": 1}
 
 
 PLAIN = st.recursive(

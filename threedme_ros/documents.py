@@ -67,6 +67,14 @@ def parse_json(text: str | bytes) -> object:
     return document
 
 
+def parse_mapping(text: str | bytes) -> dict:
+    """A JSON object. DocumentError for any other text."""
+    document = parse_json(text)
+    if not isinstance(document, dict):
+        raise DocumentError(f"JSON {type(document).__name__}: expected an object")
+    return document
+
+
 def _check_yaml(text: str) -> None:
     """Walk the events, which needs neither memory nor stack, and count what the document would become."""
     open_, sizes, names, total = [], {}, [], 0  # per open collection: nodes before it; its anchor

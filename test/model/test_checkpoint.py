@@ -133,3 +133,14 @@ def test_metadata_that_is_no_config_is_refused_in_one_line(path, text):
     with pytest.raises(CheckpointError, match="metadata does not fit") as caught:
         load_checkpoint(path)
     assert str(caught.value).isprintable() and len(str(caught.value)) <= 1500
+
+
+@pytest.mark.parametrize("key", ("provenance", "config", "preprocessing"))
+@pytest.mark.parametrize("text", ("[]", "null", "3"))
+def test_metadata_of_another_kind_is_refused(path, key, text):
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata() | {key: text}
+        weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    save_file(weights, path, metadata | {"hash": content_hash(metadata, weights)})
+    with pytest.raises(CheckpointError, match="expected an object"):
+        load_checkpoint(path)

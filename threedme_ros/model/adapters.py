@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from threedme_ros.documents import parse_json
+from threedme_ros.documents import parse_mapping
 from threedme_ros.model.checkpoint import FORMAT as CHECKPOINT_FORMAT
 from threedme_ros.model.checkpoint import load_checkpoint
 from threedme_ros.model.classifier import Classifier
@@ -180,16 +180,22 @@ def load_adapter(path: str | Path) -> Adapter:
         return Adapter(
             metadata["kind"],
             metadata["base"],
-            ModelConfig(**parse_json(metadata["config"])),
-            Adaptation(**parse_json(metadata["adaptation"])),
-            parse_json(metadata["new_stem"]),
-            parse_json(metadata["task"]),
+            ModelConfig(**parse_mapping(metadata["config"])),
+            Adaptation(**parse_mapping(metadata["adaptation"])),
+            _flag(metadata["new_stem"]),
+            parse_mapping(metadata["task"]),
             weights,
             metadata["hash"],
-            parse_json(metadata["provenance"]),
+            parse_mapping(metadata["provenance"]),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: metadata does not fit: {error}") from error
+
+
+def _flag(text: str) -> bool:
+    if text not in ("true", "false"):
+        raise ValueError(f"new_stem {text!r}: expected true or false")
+    return text == "true"
 
 
 def load_base(path: str | Path) -> Foundation:

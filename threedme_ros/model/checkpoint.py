@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from threedme_ros.anatomy import Anatomy, AnatomyError
-from threedme_ros.documents import parse_json
+from threedme_ros.documents import parse_mapping
 from threedme_ros.model.config import ModelConfig, Preprocessing
 from threedme_ros.model.threedme import ThreeDME
 from threedme_ros.model.weights_file import CheckpointError, load_strictly, read_weights, write_weights
@@ -76,11 +76,11 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     """Read and verify a checkpoint. FileNotFoundError, or CheckpointError that says what does not fit."""
     metadata, weights = read_weights(path, FORMAT)
     try:
-        config = ModelConfig(**parse_json(metadata["config"]))
+        config = ModelConfig(**parse_mapping(metadata["config"]))
         anatomy = Anatomy.from_json(metadata["anatomy"])
-        preprocessing = Preprocessing(**parse_json(metadata["preprocessing"]))
-        provenance = parse_json(metadata["provenance"])
-        fitted = {key: parse_json(metadata[key]) for key in FITTED if key in metadata}
+        preprocessing = Preprocessing(**parse_mapping(metadata["preprocessing"]))
+        provenance = parse_mapping(metadata["provenance"])
+        fitted = {key: parse_mapping(metadata[key]) for key in FITTED if key in metadata}
     except (KeyError, TypeError, ValueError, AnatomyError) as error:
         raise CheckpointError(f"{path}: metadata does not fit: {error}") from error
     if config.num_classes < anatomy.num_classes:

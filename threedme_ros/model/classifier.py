@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from threedme_ros.documents import parse_json
+from threedme_ros.documents import parse_json, parse_mapping
 from threedme_ros.model.config import ModelConfig
 from threedme_ros.model.encoder import Encoder
 from threedme_ros.model.layers import flatten_nodes
@@ -107,10 +107,10 @@ def load_classifier(path: str | Path) -> ClassifierCheckpoint:
     """Read and verify a classifier. FileNotFoundError, or CheckpointError that says what does not fit."""
     metadata, weights = read_weights(path, FORMAT)
     try:
-        config = ModelConfig(**parse_json(metadata["config"]))
+        config = ModelConfig(**parse_mapping(metadata["config"]))
         classes = tuple(str(name) for name in parse_json(metadata["classes"]))
         input_shape = tuple(int(n) for n in parse_json(metadata["input_shape"]))
-        provenance = parse_json(metadata["provenance"])
+        provenance = parse_mapping(metadata["provenance"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: metadata does not fit: {error}") from error
     if len(classes) != config.num_classes:

@@ -53,6 +53,8 @@ class ModelConfig:
                 raise ValueError(f"{f.name} {value!r}: expected a positive integer")
             if f.name in LIMITS and value > LIMITS[f.name]:
                 raise ValueError(f"{f.name} {value!r}: expected at most {LIMITS[f.name]}")
+        if not isinstance(self.size, str) or not self.size.isprintable():
+            raise ValueError(f"size {self.size!r}: expected a name")
         if not 2 <= self.num_classes <= 256:
             raise ValueError(f"num_classes {self.num_classes}: expected 2 to 256 (labels are uint8)")
         if len(self.channels) != 3 or any(type(c) is not int or not 1 <= c <= MAX_CHANNELS for c in self.channels):

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from threedme_ros.documents import parse_json
+from threedme_ros.documents import parse_mapping
 from threedme_ros.model.config import ModelConfig, Preprocessing
 from threedme_ros.model.encoder import Encoder
 from threedme_ros.model.weights_file import CheckpointError, load_strictly, read_weights, write_weights
@@ -72,9 +72,9 @@ def load_foundation(path: str | Path) -> Foundation:
     """Read and verify a foundation. FileNotFoundError, or CheckpointError that says what does not fit."""
     metadata, weights = read_weights(path, FORMAT)
     try:
-        config = ModelConfig(**parse_json(metadata["config"]))
-        preprocessing = Preprocessing(**parse_json(metadata["preprocessing"]))
-        provenance = parse_json(metadata["provenance"])
+        config = ModelConfig(**parse_mapping(metadata["config"]))
+        preprocessing = Preprocessing(**parse_mapping(metadata["preprocessing"]))
+        provenance = parse_mapping(metadata["provenance"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: metadata does not fit: {error}") from error
     return Foundation(config, preprocessing, weights, metadata["hash"], provenance)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from threedme_ros.documents import parse_json
+from threedme_ros.documents import parse_mapping
 from threedme_ros.model.checkpoint import Checkpoint
 from threedme_ros.model.prompt_decoder import PromptConfig, PromptDecoder
 from threedme_ros.model.weights_file import CheckpointError, load_strictly, read_weights, write_weights
@@ -36,7 +36,7 @@ def load_prompt_decoder(path: str | Path, checkpoint: Checkpoint) -> PromptDecod
             f"{path}: trained on the features of checkpoint {metadata.get('checkpoint')}, this one is {checkpoint.hash}"
         )
     try:
-        config = PromptConfig(**parse_json(metadata["config"]))
+        config = PromptConfig(**parse_mapping(metadata["config"]))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: metadata does not fit: {error}") from error
     if config.channels != checkpoint.config.channels:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from threedme_ros.anatomy import Anatomy, AnatomyError
-from threedme_ros.documents import parse_json
+from threedme_ros.documents import parse_mapping
 from threedme_ros.model.checkpoint import CheckpointError
 from threedme_ros.model.config import Preprocessing
 from threedme_ros.model.weights_file import load_strictly, read_weights, write_weights
@@ -56,10 +56,10 @@ def load_peer(path: str | Path) -> PeerCheckpoint:
     """Read and verify. FileNotFoundError, or CheckpointError that says what does not fit."""
     metadata, weights = read_weights(path, FORMAT)
     try:
-        config = PeerConfig(**parse_json(metadata["config"]))
+        config = PeerConfig(**parse_mapping(metadata["config"]))
         anatomy = Anatomy.from_json(metadata["anatomy"])
-        preprocessing = Preprocessing(**parse_json(metadata["preprocessing"]))
-        provenance = parse_json(metadata["provenance"])
+        preprocessing = Preprocessing(**parse_mapping(metadata["preprocessing"]))
+        provenance = parse_mapping(metadata["provenance"])
     except (KeyError, TypeError, ValueError, AnatomyError) as error:
         raise CheckpointError(f"{path}: metadata does not fit: {error}") from error
     return PeerCheckpoint(config, anatomy, preprocessing, weights, metadata["hash"], provenance)
