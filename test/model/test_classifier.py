@@ -57,3 +57,19 @@ def test_class_names_must_fit(tmp_path):
     save_classifier(tmp_path / "c.safetensors", Classifier(CONFIG), ["a"], (32, 32, 32), {})
     with pytest.raises(CheckpointError, match="1 class names for 3 classes"):
         load_classifier(tmp_path / "c.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("classes", "shape"),
+    [
+        (["a", "b", 3], (32, 32, 32)),
+        (["a", "b", "c\x1b[2J"], (32, 32, 32)),
+        (["a", "b", "c"], (float("inf"), 32, 32)),
+        (["a", "b", "c"], (32, 32, 10**9)),
+        (["a", "b", "c"], (32, 32)),
+    ],
+)
+def test_classes_and_shapes_that_cannot_be_are_refused(tmp_path, classes, shape):
+    save_classifier(tmp_path / "c.safetensors", Classifier(CONFIG), classes, shape, {})
+    with pytest.raises(CheckpointError, match="expected"):
+        load_classifier(tmp_path / "c.safetensors")

@@ -17,6 +17,8 @@ from threedme_ros.model.layers import flatten_nodes
 from threedme_ros.model.weights_file import CheckpointError, load_strictly, read_weights, write_weights
 
 FORMAT = "threedme-classifier-1"
+MAX_EDGE = 1024
+"""Voxels along an axis of what a classifier sees."""
 
 
 class AttentionPool(nn.Module):
@@ -108,11 +110,14 @@ def load_classifier(path: str | Path) -> ClassifierCheckpoint:
     metadata, weights = read_weights(path, FORMAT)
     try:
         config = ModelConfig(**parse_mapping(metadata["config"]))
-        classes = tuple(str(name) for name in parse_json(metadata["classes"]))
-        input_shape = tuple(int(n) for n in parse_json(metadata["input_shape"]))
+        classes, input_shape = tuple(parse_json(metadata["classes"])), tuple(parse_json(metadata["input_shape"]))
         provenance = parse_mapping(metadata["provenance"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: metadata does not fit: {error}") from error
     if len(classes) != config.num_classes:
         raise CheckpointError(f"{path}: {len(classes)} class names for {config.num_classes} classes")
+    if not all(isinstance(name, str) and name.isprintable() for name in classes):
+        raise CheckpointError(f"{path}: classes {classes!r}: expected printable names")
+    if len(input_shape) != 3 or not all(type(n) is int and 1 <= n <= MAX_EDGE for n in input_shape):
+        raise CheckpointError(f"{path}: input_shape {input_shape!r}: expected three integers from 1 to {MAX_EDGE}")
     return ClassifierCheckpoint(config, classes, input_shape, weights, metadata["hash"], provenance)
