@@ -12,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, help="a safetensors file; it is written anew, with another hash")
     parser.add_argument("--only", choices=BOTH, help="default: both, a few minutes on one core")
     parser.add_argument("--cases", nargs="+", metavar="CASE", help="training patients (default: the checkpoint's own)")
-    parser.add_argument("--windows", type=int, help="synthesised windows of each modality (default: 32)")
+    parser.add_argument("--windows", type=int, help="synthesised windows of each modality (default: 64)")
     parser.add_argument("--inputs", type=int, help="inputs of each sort for the scope score (default: 90)")
     parser.add_argument("--trunks", type=int, help="procedural bodies for each of the two (default: 8)")
 

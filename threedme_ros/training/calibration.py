@@ -43,8 +43,8 @@ RIDGE = 1e-3
 """Holds a line near slope 1 and offset 0 where a group has few voxels."""
 
 CT_WINDOWS = WindowConfig(
-    shapes=((96, 96, 96), (48, 112, 128), (32, 112, 128)),
-    weights=(0.5, 0.3, 0.2),
+    shapes=((48, 96, 96), (64, 96, 96), (32, 112, 128)),
+    weights=(0.4, 0.3, 0.3),
     synthetic=1.0,
     organs=1.0,
     warp=WarpConfig(rotation_deg=25.0, share=1.0),
@@ -59,13 +59,13 @@ OTHER_WINDOWS = replace(
 class CalibrationConfig:
     """What is fitted on.
 
-    windows: how many of each modality, one half to fit, the other to report on. voxels: taken of each, of those in the
-    body. trunks: procedural ones, drawn for this alone. trunk_share: of the windows that show one of them; the others
-    show a case of the training. ct, other: how windows of the two modalities are drawn.
+    windows: how many of each modality. voxels: taken of each, of those in the body. trunks: procedural ones, drawn for
+    this alone. trunk_share: of the windows that show one of them; the others show a case of the training. ct, other:
+    how windows of the two modalities are drawn.
     """
 
-    windows: int = 32
-    voxels: int = 20_000
+    windows: int = 64
+    voxels: int = 8_000
     trunks: int = 8
     trunk_share: float = 0.75
     seed: int = 9_000_000
@@ -82,8 +82,8 @@ class Calibration:
     """What the checkpoint's metadata says.
 
     temperature: in its weights. lines: see `ConfidenceMap`. ece: modality -> [as trained, with the temperature, with
-    the lines, too], over the body in synthesised windows that nothing was fitted on; ece_structures: of them, where
-    truth or prediction is a structure. fitted_on: in words and numbers.
+    the lines, too], over the body in one half of the synthesised windows when fitted on the other; what is in use was
+    fitted on both. ece_structures: of them, where truth or prediction is a structure. fitted_on: in words and numbers.
     """
 
     temperature: float
@@ -118,8 +118,7 @@ def calibrate(
     for number, (modality, window) in enumerate({"ct": config.ct, "other": config.other}.items()):
         windows = held_out_windows(patients, trunks, window, config, config.seed + number)
         fit[modality], check[modality] = sampled_logits(model, windows, config)
-    factor = fit_temperature(*(torch.cat(part) for part in zip(*fit.values(), strict=True)))
-    lines = {modality: fit_lines(logits / factor, labels) for modality, (logits, labels) in fit.items()}
+    factor, lines = _fit(fit)
     body, structures = {}, {}
     for modality, (logits, labels) in check.items():
         steps = (
@@ -129,6 +128,7 @@ def calibrate(
         )
         body[modality] = [error_of(*step) for step in steps]
         structures[modality] = [error_of(*step, structures=True) for step in steps]
+    factor, lines = _fit({modality: _joined([fit[modality], check[modality]]) for modality in fit})
     found = Calibration(
         temperature=earlier * factor,
         lines=lines,
@@ -143,6 +143,16 @@ def calibrate(
     head = {name: checkpoint.weights[name].float() / factor for name in HEAD}
     add_to_checkpoint(path, {"calibration": asdict(found)}, head)
     return found
+
+
+def _fit(samples: Mapping[str, Sample]) -> tuple[float, dict[str, dict[str, list[float]]]]:
+    """One temperature for all modalities, then the lines of each."""
+    factor = fit_temperature(*_joined(list(samples.values())))
+    return factor, {modality: fit_lines(logits / factor, labels) for modality, (logits, labels) in samples.items()}
+
+
+def _joined(samples: Sequence[Sample]) -> Sample:
+    return tuple(torch.cat(part) for part in zip(*samples, strict=True))
 
 
 def held_out_windows(
