@@ -14,14 +14,15 @@ DATA_SEGMENT = re.compile(r"fast\w+_[0-9a-f]{16}")
 
 @dataclass(frozen=True)
 class ProcessFacts:
-    """rss_mb: resident memory, MiB. fds, threads: how many. cpu_s: used so far, s. segments: files of Fast DDS in
-    /dev/shm that it has mapped or open."""
+    """rss_mb: resident memory, MiB; shared_mb: of it, memory shared with other processes. fds, threads: how many. cpu_s:
+    used so far, s. segments: files of Fast DDS in /dev/shm that it has mapped or open."""
 
     rss_mb: float
     fds: int
     threads: int
     cpu_s: float
     segments: frozenset[str]
+    shared_mb: float = 0.0
 
 
 def left_in_shared_memory(names: set[str]) -> list[str]:
@@ -51,6 +52,7 @@ def process_facts(pid: int) -> ProcessFacts:
         threads=int(_number(status, "Threads")),
         cpu_s=(user + system) / os.sysconf("SC_CLK_TCK"),
         segments=frozenset(name for name in _mapped(folder) | _open(fds) if "fast" in name),
+        shared_mb=_number(status, "RssShmem") / 1024,
     )
 
 

@@ -85,7 +85,8 @@ def report(steps: Sequence[Step], *, minutes: float, sent: int, outcomes: Mappin
 
 
 def _rss(steps: Sequence[Step]) -> dict[str, float | list[float]]:
-    """MiB: means of the first and the last tenth of the readings, and all of them; max: of every step."""
+    """MiB: means of the first and the last tenth of the readings, and all of them, with what of each is shared with
+    other processes; max: of every step."""
     readings = [step.facts.rss_mb for step in steps if step.reading]
     tenth = max(1, len(readings) // 10)
     first, last = np.mean(readings[:tenth]), np.mean(readings[-tenth:])
@@ -95,6 +96,7 @@ def _rss(steps: Sequence[Step]) -> dict[str, float | list[float]]:
         "max": round(max(step.facts.rss_mb for step in steps), 1),
         "drift": round(float(last / first - 1), 4),
         "readings": [round(rss, 1) for rss in readings],
+        "shared_of_readings": [round(step.facts.shared_mb, 1) for step in steps if step.reading],
     }
 
 
