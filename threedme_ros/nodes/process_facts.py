@@ -14,8 +14,8 @@ DATA_SEGMENT = re.compile(r"fast\w+_[0-9a-f]{16}")
 
 @dataclass(frozen=True)
 class ProcessFacts:
-    """rss_mb: resident memory, MiB; shared_mb: of it, memory shared with other processes. fds, threads: how many. cpu_s:
-    used so far, s. segments: files of Fast DDS in /dev/shm that it has mapped or open."""
+    """rss_mb: resident memory, MiB; shared_mb: of it, memory shared with other processes. fds, threads: how many.
+    cpu_s: used so far, s. segments: files of Fast DDS in /dev/shm that it has mapped or open."""
 
     rss_mb: float
     fds: int
