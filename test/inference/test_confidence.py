@@ -37,7 +37,7 @@ def test_background_and_structures_of_each_modality_have_their_own():
 def test_a_map_that_lacks_a_line_is_refused():
     with pytest.raises(ValueError, match=r"expected .*structures"):
         ConfidenceMap({"ct": SAME, "other": {"background": (1.0, 0.0)}})
-    with pytest.raises(ValueError, match=r"slope -1\.0: expected a number above 0"):
+    with pytest.raises(ValueError, match=r"slope -1\.0, offset 0\.0: expected a number above 0"):
         ConfidenceMap({"ct": SAME, "other": SAME | {"structures": (-1.0, 0.0)}})
 
 

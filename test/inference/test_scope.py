@@ -96,6 +96,10 @@ def test_a_model_of_other_figures_is_refused():
     stored["features"].pop("coherence")
     with pytest.raises(ValueError, match=r"expected .*coherence"):
         ScopeModel.from_dict(stored)
+    short = linear().to_dict()
+    short["arrangement"]["middle_mm"] = []
+    with pytest.raises(ValueError, match="1 pairs of structures: expected a middle and a spread for each"):
+        ScopeModel.from_dict(short)
     with pytest.raises(ValueError, match="scope model without 'threshold'"):
         ScopeModel.from_dict({k: v for k, v in linear().to_dict().items() if k != "threshold"})
 

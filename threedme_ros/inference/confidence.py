@@ -33,8 +33,8 @@ class ConfidenceMap:
 
 def table(slope: float, offset: float) -> np.ndarray:
     """(256,) uint8: the line ``slope`` * logit + ``offset`` for every confidence; 0 and 255 lie half a level in."""
-    if not slope > 0:
-        raise ValueError(f"slope {slope}: expected a number above 0")
+    if not (0 < slope < np.inf and np.isfinite(offset)):
+        raise ValueError(f"slope {slope}, offset {offset}: expected a number above 0 and a finite one")
     share = np.clip(np.arange(LEVELS) / 255, 0.5 / 255, 254.5 / 255)
     calibrated = 1 / (1 + np.exp(-(slope * np.log(share / (1 - share)) + offset)))
     return np.rint(calibrated * 255).astype(np.uint8)

@@ -138,6 +138,10 @@ class ScopeModel:
                 np.array(table["middle_mm"], np.float64).reshape(-1, 3),
                 np.array(table["spread_mm"], np.float64).reshape(-1, 3),
             )
+            if not len(arrangement.pairs) == len(arrangement.middle) == len(arrangement.spread):
+                raise ValueError(
+                    f"{len(arrangement.pairs)} pairs of structures: expected a middle and a spread for each"
+                )
             return cls(mean, deviation, weight, float(stored["bias"]), float(stored["threshold"]), arrangement)
         except (KeyError, TypeError) as error:
             raise ValueError(f"scope model without {error}") from error
