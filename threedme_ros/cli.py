@@ -18,7 +18,7 @@ COMMANDS = {
     "demo-planning": "a tool planned around a sample patient by OMPL: paths, clearances, picture",
     "segment": "segment a volume file or a DICOM folder, without ROS",
     "evaluate": "a checkpoint on the sample patients, or on a task's held-out cases: report and pictures",
-    "train-demo": "train the shipped checkpoint again, from the two training patients",
+    "train-demo": "train a demo checkpoint from the two training patients and phantoms",
     "train-prompt": "train the decoder that turns clicks into masks, on a frozen checkpoint",
     "experiment": "masking schedules, few labels, parts of the encoder, patients never seen: tables over seeds",
     "pretrain": "a foundation from unlabelled volumes, by progressive masking; torchrun for many GPUs",

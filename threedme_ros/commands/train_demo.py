@@ -1,4 +1,4 @@
-"""`threedme train-demo`: the shipped checkpoint, again."""
+"""`threedme train-demo`: a demo checkpoint from the sample patients and procedural phantoms."""
 
 from __future__ import annotations
 
