@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from threedme_ros.inference.incremental import IncrementalSegmenter
 from threedme_ros.inference.scope import FEATURES, UNKNOWN_PLACE, Arrangement, Scope, ScopeModel, measure
 from threedme_ros.inference.segmenter import Segmenter
 from threedme_ros.volume import Volume
@@ -119,6 +120,19 @@ def test_every_segmentation_carries_the_verdict(thresholds, threshold, inside):
     found = segmenter.segment(Volume(voxels, np.diag([2.0, 2, 2, 1])))
     assert found.scope.score == pytest.approx(1.0) and found.scope.inside is inside
     assert any("out of scope" in w for w in found.warnings) is not inside
+
+
+def test_an_update_keeps_the_verdict_of_its_volume(thresholds, monkeypatch):
+    thresholds.scope = linear(structures=1.0).to_dict()
+    voxels = np.full((40, 40, 40), -200.0, np.float32)
+    voxels[10:30, 10:30, 10:30] = 150
+    volume = Volume(voxels, np.diag([2.0, 2, 2, 1]))
+    segmenter = IncrementalSegmenter(Segmenter(thresholds, engine="torch", precision="fp32"))
+    first = segmenter.segment(volume)
+    monkeypatch.setattr(ScopeModel, "judge", lambda *arguments: pytest.fail("judged again"))
+    again = segmenter.segment(volume)
+    assert (first.update, again.update) == ("full", "unchanged")
+    assert again.scope == first.scope and again.scope.score == pytest.approx(1.0)
 
 
 def test_a_checkpoint_without_a_model_gives_no_verdict(thresholds):

@@ -21,14 +21,16 @@ class ConfidenceMap:
 
     def __init__(self, lines: Mapping[str, Mapping[str, tuple[float, float]]]) -> None:
         try:
-            self._tables = {m: np.stack([table(*lines[m][group]) for group in GROUPS]) for m in MODALITIES}
+            self._tables = {m: np.concatenate([table(*lines[m][group]) for group in GROUPS]) for m in MODALITIES}
         except (KeyError, TypeError) as error:
             raise ValueError(f"confidence map {lines}: expected {MODALITIES}, each with {GROUPS}") from error
 
     def apply(self, labels: np.ndarray, confidence: np.ndarray, modality: str) -> np.ndarray:
         """labels, confidence: uint8 of one shape, 255 certain -> the calibrated confidence, uint8."""
-        background, structures = self._tables[modality]
-        return np.where(labels > 0, structures[confidence], background[confidence])
+        at = (labels > 0).astype(np.uint16)  # one look-up of 2 x 256 values: half the time of two and a choice
+        at *= LEVELS
+        at += confidence
+        return self._tables[modality][at]
 
 
 def table(slope: float, offset: float) -> np.ndarray:

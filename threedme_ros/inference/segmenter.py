@@ -107,6 +107,7 @@ class Segmenter:
         # other networks' checkpoints know of neither
         scope, calibration = (getattr(checkpoint, what, None) or {} for what in ("scope", "calibration"))
         self._scope = ScopeModel.from_dict(scope) if scope and channels == 1 else None
+        self._judged: Scope | None = None  # the last volume that the network saw whole
         lines = calibration.get("lines")
         self._confidence = ConfidenceMap(lines) if lines and channels == 1 else None
         self._body = BodyCrop() if body_crop and channels == 1 else None
@@ -170,11 +171,8 @@ class Segmenter:
         labels, confidence = restore_labels(prediction.labels, prediction.confidence, prepared)
         if self._confidence:
             confidence = self._confidence.apply(labels, confidence, prepared.modality)
-        scope = None
-        if self._scope:
-            found = (x, prediction.labels, prediction.confidence)
-            scope = self._scope.judge(*found, prepared.grid.spacing_mm[::-1])  # x, y, z -> D, H, W
-            warnings += scope.warnings
+        scope = self._judge(x, prediction, prepared)
+        warnings += scope.warnings if scope else ()
         restored = perf_counter()
         timings = {
             "preprocess": ready - started,
@@ -185,6 +183,13 @@ class Segmenter:
         labels, confidence = volume.with_voxels(labels), volume.with_voxels(confidence)
         made_by = self._made_by(prediction.update)
         return Segmentation(labels, confidence, timings, warnings, prediction.update, made_by, scope)
+
+    def _judge(self, x: np.ndarray, prediction: Prediction, prepared: Prepared) -> Scope | None:
+        """An update is of a volume that was judged when it was seen whole: that verdict stands, and takes no time."""
+        if self._scope and (prediction.update == "full" or self._judged is None):
+            spacing = prepared.grid.spacing_mm[::-1]  # x, y, z -> D, H, W
+            self._judged = self._scope.judge(x, prediction.labels, prediction.confidence, spacing)
+        return self._judged
 
     def _made_by(self, update: str) -> MadeBy:
         engine = self.engine  # the one that ran: a failed one makes way before it is tried again
