@@ -6,6 +6,7 @@ import trimesh
 from scipy.spatial.transform import Rotation
 
 from threedme_ros.anatomy import Anatomy, Structure
+from threedme_ros.geometry import surface
 from threedme_ros.geometry.contour import is_closed, unpinched
 from threedme_ros.geometry.surface import surface_meshes, surface_points
 from threedme_ros.volume import Volume
@@ -162,3 +163,13 @@ def test_confidence_on_another_grid_is_refused():
     labels = ellipsoid(AFFINES["isotropic"])
     with pytest.raises(ValueError, match="grid"):
         surface_points(labels, Volume(labels.voxels, np.diag([2.0, 2, 2, 1])), ONE)
+
+
+def test_a_structure_that_is_dust_and_cannot_be_simplified_is_an_end_and_not_a_loop(monkeypatch):
+    monkeypatch.setattr(surface, "simplified", lambda vertices, faces, spacing_mm, max_faces: (vertices, faces))
+    dust = (np.random.default_rng(0).random((24, 20, 16)) < 0.1).astype(np.uint8)
+    table = Anatomy([Structure(1, "dust", (1, 2, 3), 1.0, "no-go")])
+    volume = Volume(dust, np.diag([3.75, 3.0, 6.5, 1.0]).astype(np.float32), "patient")
+    mesh = surface.surface_meshes(volume, table, max_faces=100, min_volume_ml=0.0)["dust"]
+    assert 0 < len(mesh.faces) <= 100
+    assert is_closed(mesh.faces)

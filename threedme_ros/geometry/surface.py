@@ -30,6 +30,8 @@ from threedme_ros.volume import Volume
 MAX_FACES = 5000
 MIN_VOLUME_ML = 0.1
 LEAST_FACES = 100
+COARSER = 1.1
+"""How much coarser the lattice gets when no simplification of it fits; each time the square of the time before."""
 _SIMPLIFIER = Lock()  # fast_simplification keeps its mesh in globals and lets go of the GIL
 
 
@@ -102,17 +104,22 @@ def _mesh(lattice: Lattice, box: tuple[slice, ...], label: int, max_faces: int, 
     thickness_mm = 2 * count * grid.voxel_volume_ml * 1000 / area
     coarse, fine = (lattice_for(area, share * max_faces) for share in FINE_FACES)
     lattice_mm = float(np.clip(LATTICE_SHARE * thickness_mm, fine, coarse))
+    growth = COARSER
     while True:
-        vertices, faces = contour_of_volume(averaged(mask, spacing, lattice_mm), count)
-        if not len(faces):  # thinner than the averaging keeps: the voxels as they are
+        occupancy = averaged(mask, spacing, lattice_mm)
+        vertices, faces = contour_of_volume(occupancy, count)
+        if not len(faces) and growth == COARSER:  # thinner than the averaging keeps: the voxels as they are
             vertices, faces = contour(averaged(mask, spacing, 0.0, 1.0), 0.5)
+        elif not len(faces):  # of which even the simplest surface has too many faces: where most of it is
+            vertices, faces = contour(occupancy, float(occupancy.share.max()) / 2)
         if len(faces) > max_faces:
             vertices, faces = simplified(vertices, faces, spacing, max_faces)
         if len(faces) <= max_faces:
             vertices, faces = without_islands(vertices, faces, least_voxels)
             return placed(vertices, faces) if len(faces) else None
         # Simplification left a pinched edge in every attempt: a coarser contour needs none, and is always closed.
-        lattice_mm = max(lattice_mm, lattice_for(area, max_faces)) * 1.1
+        lattice_mm = max(lattice_mm, lattice_for(area, max_faces)) * growth
+        growth **= 2  # labels like noise have more shells than faces are allowed: do not creep up on them
 
 
 def simplified(

@@ -74,7 +74,6 @@ class Theatre:
             "checkpoint": self.checkpoint,
             "threads": 1,
             "device": "cpu",
-            "max_faces": 200,
             "max_voxels": MAX_VOXELS,
             "stale_after_s": STALE_AFTER_S,
             "hang_after_s": HANG_AFTER_S,
