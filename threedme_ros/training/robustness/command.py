@@ -48,7 +48,7 @@ def main(arguments: argparse.Namespace) -> int:
     finally:
         segmenter.close()
     if arguments.document:
-        tables = (f"{key}, checkpoint {checkpoint.hash}:\n\n{document(report)}" for key, report in reports.items())
+        tables = (f"Case {key}, checkpoint {checkpoint.hash}:\n\n{document(report)}" for key, report in reports.items())
         insert(arguments.document, "robustness", "\n".join(tables))
     if arguments.json:
         found = {
