@@ -62,6 +62,8 @@ def test_a_file_past_the_limit_or_without_text_is_refused(tmp_path):
         ("9" * 5000, "no usable JSON: Exceeds the limit"),
         ('{"id": 1, "id": 2}', "key 'id' twice"),
         (b'{"a": "\xff"}', "no usable JSON"),
+        ('{"a": 1}'.encode("utf-16"), "no usable JSON"),
+        ('{"a": 1}'.encode("utf-32-be"), "no usable JSON"),
         ("", "no usable JSON"),
     ],
 )

@@ -58,6 +58,7 @@ def parse_json(text: str | bytes) -> object:
     if len(text) > MAX_JSON_CHARACTERS:
         raise DocumentError(f"{len(text)} characters of JSON: expected at most {MAX_JSON_CHARACTERS}")
     try:
+        text = text.decode() if isinstance(text, bytes) else text  # JSON is UTF-8; the library would guess
         document = json.loads(text, object_pairs_hook=_distinct)
     except DocumentError:
         raise

@@ -112,3 +112,22 @@ def test_the_file_gives_the_same_decoder_for_its_checkpoint_and_no_other(tmp_pat
         load_prompt_decoder(path, other)
     with pytest.raises(CheckpointError, match="expected 'threedme-prompt-1'"):
         load_prompt_decoder(tmp_path / "a.safetensors", checkpoint)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"channels": (8, 16)},
+        {"channels": (8, 16, 10**6)},
+        {"key": 0},
+        {"hidden2": 2.0},
+        {"hidden4": 10**6},
+        {"sigmas_mm": ()},
+        {"sigmas_mm": (float("nan"),)},
+        {"sigmas_mm": (float("inf"),)},
+        {"sigmas_mm": (1.0,) * 17},
+    ],
+)
+def test_sizes_no_decoder_of_ours_has_are_refused_before_memory_is_taken(changes):
+    with pytest.raises(ValueError, match=f"{next(iter(changes))} .*expected"):
+        PromptConfig(**{"channels": (8, 16, 24)} | changes)

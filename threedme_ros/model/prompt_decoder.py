@@ -7,16 +7,18 @@ three levels and by the semantic classes the network already knows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from threedme_ros.model.config import ModelConfig
+from threedme_ros.model.config import MAX_CHANNELS, ModelConfig
 from threedme_ros.model.embedding import Embedding
 from threedme_ros.model.layers import block_mean, depth_to_space, pointwise, upsample
+
+MAX_HIDDEN, MAX_SIGMAS = 256, 16
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,14 @@ class PromptConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))
         object.__setattr__(self, "sigmas_mm", tuple(float(s) for s in self.sigmas_mm))
-        for f in fields(self):
-            value = getattr(self, f.name)
-            numbers = value if isinstance(value, tuple) else (value,)
-            if not numbers or not all(n > 0 for n in numbers):
-                raise ValueError(f"{f.name} {value!r}: expected positive numbers")
+        if len(self.channels) != 3 or not all(type(c) is int and 1 <= c <= MAX_CHANNELS for c in self.channels):
+            raise ValueError(f"channels {self.channels}: expected three integers from 1 to {MAX_CHANNELS}")
+        for name in ("key", "hidden2", "hidden4"):
+            value = getattr(self, name)
+            if type(value) is not int or not 1 <= value <= MAX_HIDDEN:
+                raise ValueError(f"{name} {value!r}: expected an integer from 1 to {MAX_HIDDEN}")
+        if not 1 <= len(self.sigmas_mm) <= MAX_SIGMAS or not all(0 < s < float("inf") for s in self.sigmas_mm):
+            raise ValueError(f"sigmas_mm {self.sigmas_mm}: expected 1 to {MAX_SIGMAS} positive numbers")
 
     @classmethod
     def of_model(cls, config: ModelConfig) -> PromptConfig:

@@ -15,7 +15,7 @@ from .crops import CropConfig
 from .data import TrainingError
 from .masking import SCHEDULES, MaskingSchedule
 from .reconstruction import LOSSES
-from .tasks import PRECISIONS, build_known
+from .tasks import PRECISIONS, build_known, check_name
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ class PretrainTask:
     save_every: int = 500
 
     def __post_init__(self) -> None:
+        check_name(self.name)
         for name in ("steps", "batch_size", "accumulate", "save_every"):
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value < 2**30:

@@ -15,7 +15,7 @@ from threedme_ros.share import share_path
 
 from .augment import WarpConfig
 from .data import TrainingError
-from .tasks import PRECISIONS, build_known
+from .tasks import PRECISIONS, build_known, check_name
 
 FOLDER = "config/tasks"
 KINDS = ("segmentation", "classification")
@@ -92,6 +92,7 @@ class _Described:
     anchors: tuple[Anchor, ...] = ()
 
     def __post_init__(self) -> None:
+        check_name(self.name)
         if self.layout not in LAYOUTS:
             raise TrainingError(f"layout {self.layout!r}: expected one of {LAYOUTS}")
 

@@ -71,6 +71,7 @@ class Task:
     windows: WindowConfig = field(default_factory=WindowConfig)
 
     def __post_init__(self) -> None:
+        check_name(self.name)
         for name in ("minutes", "learning_rate", "clip_norm", "validate_minutes"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
@@ -102,6 +103,12 @@ class Task:
     def as_dict(self) -> dict:
         """Plain values, for a checkpoint's provenance."""
         return asdict(self)
+
+
+def check_name(name: object) -> None:
+    """TrainingError unless ``name`` can stand in a log, a report and a file name."""
+    if not isinstance(name, str) or not 1 <= len(name) <= 100 or not name.isprintable() or "/" in name:
+        raise TrainingError(f"name {name!r}: expected 1 to 100 printable characters without '/'")
 
 
 def load_task(path: str | Path, **overrides) -> Task:

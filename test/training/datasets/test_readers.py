@@ -237,3 +237,16 @@ def test_medmnist_that_is_a_pickle_an_array_or_nothing(tmp_path, data):
     (tmp_path / "x.npz").write_bytes(data)
     with pytest.raises(DatasetError, match="not a readable npz"):
         medmnist3d.read_splits(tmp_path / "x.npz", 2)
+
+
+@pytest.mark.parametrize(
+    "name", ("../secret.nii.gz", "/etc/hostname", "./imagesTr/../../secret.nii.gz", "a" * 300, "a\0b")
+)
+def test_msd_lists_no_file_outside_the_data_set(dataset, name):
+    root = dataset("msd_spleen")
+    (root.parent / "secret.nii.gz").write_bytes(b"secret")
+    document = json.loads((root / "dataset.json").read_text())
+    document["training"][0]["image"] = name
+    (root / "dataset.json").write_text(json.dumps(document))
+    with pytest.raises(DatasetError, match=r"within the data set|File name too long|no such file"):
+        msd.find_cases(root, ("CT",))

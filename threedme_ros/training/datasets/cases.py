@@ -47,7 +47,11 @@ def existing_folder(root: str | Path, *parts: str) -> Path:
 
 
 def existing_file(path: Path, what: str) -> Path:
-    if not path.is_file():
+    try:
+        there = path.is_file()
+    except OSError as error:  # a name no file system takes
+        raise DatasetError(f"{path.name}: {error.strerror}; expected {what}") from error
+    if not there:
         raise DatasetError(f"{path}: no such file; expected {what}")
     return path
 

@@ -44,6 +44,9 @@ def check_labels(root: Path, structures: Mapping[int, str]) -> None:
 def _case(file: Path, root: Path, number: int, row: object) -> SegmentationCase:
     if not isinstance(row, Mapping) or not all(isinstance(row.get(key), str) for key in ("image", "label")):
         raise DatasetError(f"{file}: training[{number}] {row!r}: expected `image` and `label`")
+    for path in (Path(row["image"]), Path(row["label"])):
+        if path.is_absolute() or ".." in path.parts:
+            raise DatasetError(f"{file}: training[{number}] {str(path)!r}: expected a file within the data set")
     image = existing_file(root / row["image"], f"an image, by {file.name} training[{number}]")
     labels = existing_file(root / row["label"], f"its labels, by {file.name} training[{number}]")
     return SegmentationCase(image.name.split(".")[0], (image,), labels)
