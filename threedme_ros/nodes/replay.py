@@ -25,6 +25,8 @@ IDENTICAL, DIFFERENT, UNCHECKED = "identical", "different", "not checked"
 CHECKED_TOPICS = ("volume", "trace", "labels", "confidence")
 FULL = UPDATES[0]
 MAX_THREADS = 1024
+POLICY = UpdatePolicy(full_every=0)
+"""The node's; when a full pass is due, the recording says."""
 
 
 class ReplayError(ValueError):
@@ -165,7 +167,7 @@ class _Remaker:
                 modality=made_by.modalities,
                 min_agreement=0.0,
             )
-            self._updates = IncrementalSegmenter(self._segmenter, UpdatePolicy(full_every=0))
+            self._updates = IncrementalSegmenter(self._segmenter, POLICY)
             self._key = key
         self._segmenter.follow(made_by)
         if made_by.update == FULL:
