@@ -9,6 +9,7 @@ import pytest
 pytest.importorskip("rclpy")
 pytest.importorskip("rosbags")
 from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticStatus
 from perceiving import Perceiving, next_stamp
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
@@ -126,6 +127,33 @@ def test_a_checkpoint_with_a_flipped_bit_and_another_checkpoint_are_refused(
 def test_a_folder_without_a_recording_is_refused(tmp_path, random_checkpoint, capsys):
     status, said = replayed(capsys, tmp_path, random_checkpoint)
     assert status == 2 and "no recording" in said
+
+
+def test_a_recording_that_may_not_grow_any_more_is_an_error_in_diagnostics_and_the_node_goes_on(
+    domain, random_checkpoint, tmp_path
+):
+    process = domain.start(
+        "perception",
+        *["-r", "__ns:=/full"],
+        checkpoint=random_checkpoint,
+        engine="torch",
+        threads=1,
+        max_faces=400,
+        record=tmp_path,
+        record_limit_gb=0.001,
+    )
+    node = Perceiving(domain, process, "/full/perception")
+    node.wait_for_subscription()
+    for number in range(1, 7):
+        node.segment(image(number))
+        assert node.count("segmented") == number
+    told = node.diagnostics
+    assert told["level"] == DiagnosticStatus.ERROR and "recording stopped: the limit" in told["message"]
+    assert int(told["record_missed"]) > 0 and int(told["recorded_messages"]) >= 1
+    assert told["anatomy"] == "current"
+    assert sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file()) < 1_200_000
+    assert process.interrupt() == 0
+    assert "event=recording_stopped" in process.output()
 
 
 def flipped(folder, tmp_path, topic: str):
