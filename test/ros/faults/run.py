@@ -36,7 +36,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--keep", type=Path, default=None, help="a folder for the logs of the nodes, which stay")
     options = parser.parse_args(arguments)
     options.origin = origin()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the nodes go, too
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     kinds = [kind for kind in SCENARIOS if options.only in kind.name]
     impossible = {kind.name: why for kind in kinds if (why := kind().possible())}
@@ -57,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
 def run(kinds: list[type[Scenario]], impossible: dict[str, str], folder: Path, options) -> list[Record]:
     records: list[Record] = []
     began, theatre = time.time(), Theatre(folder)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the nodes go, too; after rclpy has set its own handler
     try:
         for kind, seed in draw(kinds, options.seed, options.count):
             repetition = sum(record.scenario == kind.name for record in records) + 1

@@ -10,6 +10,7 @@ from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from scenario import Scenario
 from sensor_msgs.msg import CompressedImage
+from std_msgs.msg import String
 from theatre import SMALL, killed, stopped
 
 WHILE_STOPPED = 6
@@ -28,8 +29,8 @@ def reader(theatre) -> Process:
 
 
 def gets(process: Process, stamp) -> None:
-    for topic in TYPES:
-        process.wait_for(f"{topic} {'-' if topic == 'label_info' else stamp.sec}\n")
+    for topic, kind in TYPES.items():
+        process.wait_for(f"{topic} {'-' if kind is String else stamp.sec}\n")
 
 
 class WithReader(Scenario):
