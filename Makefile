@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 OUTPUT ?= demo_output
 
-.PHONY: demo test test-tensorrt lint clean audit enclaves fuzz reliability soak
+.PHONY: demo test test-tensorrt lint clean audit enclaves faults fuzz reliability soak
 
 demo: $(STAMP)
 	$(BIN)/threedme demo --output $(OUTPUT)
@@ -31,10 +31,13 @@ fuzz: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[fuzz]"
 	OMP_NUM_THREADS=1 $(BIN)/python test/fuzz/run.py --output runs/reliability/fuzz.json
 
-# The long part: 200 faults into running nodes, then 20 minutes and 2,000 volumes of every kind. An hour on a quiet
-# machine, with progress; each ends with a summary and writes a record into runs/reliability.
+# 200 faults into running nodes, with progress and a summary; what happened is kept in runs/reliability/faults.json.
+faults: $(STAMP)
+	$(BIN)/python test/ros/faults/run.py --count 200
+
+# The long part, an hour or two on a quiet machine: the faults, then 2,000 volumes of every kind for 20 minutes and more.
 soak: $(STAMP)
-	faults=0; $(BIN)/python test/ros/faults/run.py --count 200 || faults=$$?; $(BIN)/threedme soak && exit $$faults
+	faults=0; $(MAKE) faults || faults=$$?; $(BIN)/threedme soak && exit $$faults
 
 # Writes docs/reliability.md from the records in runs/reliability; refuses while one is missing, failed or too small.
 reliability: $(STAMP)
