@@ -89,7 +89,11 @@ class Perceiving:
                 and self.count("segmented") > segmented
             ),
             240.0,
-            lambda: f"no results for {stamp}; {self.diagnostics}",
+            lambda: (
+                f"no results for {stamp.sec}, segmented before: {segmented}, last are "
+                f"{ {t: self.received[t][-1].header.stamp.sec if self.received[t] else None for t in stamped} }; "
+                f"{self.diagnostics}"
+            ),
         )
         return stamp
 

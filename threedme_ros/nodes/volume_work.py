@@ -88,16 +88,16 @@ class VolumeWork:
         results = pipeline.process(message, segmenter, self.settings)
         if watch.given_up:
             return self._publish_health
+        self._last, self.last_obstacles = results, results.clouds.obstacles  # first: the timer repeats none older then
         self._outlet.publish_results(results)
-        self._last, self.last_obstacles = results, results.clouds.obstacles
         return partial(self._segmented, results, perf_counter() - began)
 
     def _refresh(self, watch: Watch) -> Tell:
         if self._last is not None:
             clouds = pipeline.clouds(self._last.segmentation, self.settings, self._last.header)
             if not watch.given_up:
-                self._outlet.publish_clouds(clouds)
                 self.last_obstacles = clouds.obstacles
+                self._outlet.publish_clouds(clouds)
         return lambda: None
 
     def _segmented(self, results: pipeline.Results, seconds: float) -> None:
