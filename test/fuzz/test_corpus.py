@@ -69,3 +69,8 @@ def test_a_short_campaign_runs_and_is_summed_up(tmp_path):
     rows = summary["decoders"].values()
     assert all(row["accepted"] + sum(row["refused"].values()) == row["executions"] > 0 for row in rows)
     assert resource.getrlimit(resource.RLIMIT_AS)[0] == resource.RLIM_INFINITY  # the limit was its own
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_seeds_are_the_same_in_every_run(name):
+    assert decoder(name).seeds() == decoder(name).seeds()

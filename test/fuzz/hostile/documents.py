@@ -1,8 +1,9 @@
-"""YAML, JSON and npz: label tables, tasks, data sets, records."""
+"""YAML and JSON: the label table in a file, a checkpoint and a message, and the trace of a result."""
 
 from __future__ import annotations
 
 from threedme_ros.anatomy import Anatomy, AnatomyError
+from threedme_ros.inference.made_by import MadeBy, MadeByError
 from threedme_ros.volume import VolumeError
 
 from . import seeds
@@ -87,6 +88,14 @@ def decode_label_info(data: bytes) -> Anatomy:
     return anatomy_from_label_info(String(data=data.decode("utf-8", "replace")))
 
 
+def read_trace(data: bytes) -> MadeBy:
+    return MadeBy.from_json(data.decode("utf-8", "replace"))
+
+
+def check_trace(made_by: MadeBy) -> None:
+    assert MadeBy.from_json(made_by.to_json()) == made_by
+
+
 def decoders() -> tuple[Decoder, ...]:
     yaml, json = text_mutator(YAML_WORDS), text_mutator(JSON_WORDS)
     table = {"refusals": (AnatomyError,), "check": check_anatomy}
@@ -97,5 +106,6 @@ def decoders() -> tuple[Decoder, ...]:
     return (
         from_file("anatomy_yaml", ".yaml", Anatomy.from_yaml, mutate=yaml, seeds=seeds.anatomy_yaml, **table),
         Decoder("anatomy_json", from_json, mutate=json, seeds=seeds.anatomy_json, **table),
+        Decoder("trace", read_trace, (MadeByError,), check_trace, json, seeds.trace),
         Decoder("label_info", decode_label_info, (VolumeError, AnatomyError), check_anatomy, json, seeds.label_info),
     )

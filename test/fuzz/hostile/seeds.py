@@ -120,7 +120,7 @@ def dicom() -> list[bytes]:
     packed += [slice_bytes(1, RescaleSlope="0.5", RescaleIntercept="1.25"), slice_bytes(1, "1.2.840.10008.1.2.2")]
     packed.append(slice_bytes(1, "1.2.840.10008.1.2.1.99"))
     rle = pydicom.dcmread(io.BytesIO(plain))
-    rle.compress(RLELossless)
+    rle.compress(RLELossless, generate_instance_uid=False)
     out = io.BytesIO()
     rle.save_as(out)
     packed.append(out.getvalue())
@@ -191,6 +191,12 @@ def label_info() -> list[bytes]:
     ]
 
 
+def trace() -> list[bytes]:
+    row = {"checkpoint": "0123456789abcdef", "engine": "openvino", "precision": "bf16", "device": "cpu", "threads": 2}
+    row |= {"modalities": ["auto"], "update": "full", "box": [[0, 16], [16, 48], [0, 32]], "window_voxels": 2097152}
+    return [json.dumps(row).encode(), json.dumps(row | {"box": None, "stamp": {"sec": 3}}).encode()]
+
+
 def task_yaml(*names: str) -> Callable[[], list[bytes]]:
     return lambda: [share_path(f"config/tasks/{name}.yaml").read_bytes() for name in names]
 
@@ -233,9 +239,17 @@ def weights(kind: str) -> Callable[[], list[bytes]]:
             warnings.simplefilter("ignore")
             path = Path(folder, "x.safetensors")
             _save_weights(kind, path)
-            return [path.read_bytes()]
+            return [_in_order(path.read_bytes())]
 
     return make
+
+
+def _in_order(file: bytes) -> bytes:
+    """The same safetensors file with its metadata sorted; safetensors writes them in any order."""
+    (size,) = struct.unpack_from("<Q", file)
+    head = json.dumps(json.loads(file[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
+    head += b" " * (-len(head) % 8)
+    return struct.pack("<Q", len(head)) + head + file[8 + size :]
 
 
 def _save_weights(kind: str, path: Path) -> None:

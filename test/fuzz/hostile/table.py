@@ -15,8 +15,9 @@ DECODERS: dict[str, tuple[str, float]] = {
     "nifti": ("volumes", 4), "nifti_gzip": ("volumes", 3), "nrrd": ("volumes", 4), "message": ("volumes", 2),
     "meta_image": ("volumes", 3), "igtl": ("igtl", 4), "dicom_store": ("dicom", 0.8), "dicom_file": ("dicom", 0.4),
     "anatomy_yaml": ("documents", 1), "anatomy_json": ("documents", 3), "label_info": ("documents", 2),
-    "checkpoint": ("weights", 0.3), "foundation": ("weights", 0.3), "classifier": ("weights", 0.3),
-    "adapter": ("weights", 0.3), "prompt": ("weights", 0.3), "task_yaml": ("data_sets", 0.3),
+    "trace": ("documents", 2), "checkpoint": ("weights", 0.3), "foundation": ("weights", 0.3),
+    "classifier": ("weights", 0.3), "adapter": ("weights", 0.3), "prompt": ("weights", 0.3),
+    "task_yaml": ("data_sets", 0.3),
     "demo_task_yaml": ("data_sets", 0.3), "pretrain_yaml": ("data_sets", 0.3), "medmnist_npz": ("data_sets", 1),
     "dataset": ("data_sets", 2), "record": ("data_sets", 2),
 }  # fmt: skip
