@@ -11,6 +11,7 @@ from builtin_interfaces.msg import Time
 from threedme_ros.anatomy import Anatomy, Structure
 from threedme_ros.inference.engines import EngineError
 from threedme_ros.inference.segmenter import Segmentation
+from threedme_ros.nodes import pipeline
 from threedme_ros.nodes.diagnostics import Health
 from threedme_ros.nodes.event_log import EventLog, parse_log_line
 from threedme_ros.nodes.messages import volume_message
@@ -283,6 +284,33 @@ def test_slow_is_not_stuck_while_an_engine_is_being_built(hanging):
     assert (rig.left_behind.count, rig.health.counts["failed"]) == (0, 0)
 
 
+def test_what_hangs_outside_the_network_costs_no_engine(hanging, monkeypatch):
+    segmenter = Bones()
+    rig = hanging(segmenter)
+    there, release = threading.Event(), threading.Event()
+    shapes = pipeline.shapes
+
+    def stuck(*arguments):
+        there.set()
+        assert release.wait(10)
+        return shapes(*arguments)
+
+    monkeypatch.setattr(pipeline, "shapes", stuck)
+    rig.worker.submit(good(1))
+    assert there.wait(10)
+    monkeypatch.setattr(pipeline, "shapes", shapes)
+    rig.clock.now_s += 31.0
+    assert rig.worker.check() == ""
+    assert rig.health.last_error == "volume: surfaces hangs: no result for 30 s; its thread is left behind"
+    assert (rig.worker.describe()["hangs"], rig.keeper.hangs) == (1, 0)
+    rig.worker.submit(good(2))
+    wait(lambda: rig.health.counts["segmented"] == 1)
+    release.set()
+    wait(lambda: rig.left_behind.count == 0)
+    assert stamps(rig.outlet) == [2]
+    assert counted(rig) == {"seen": 2, "segmented": 1, "failed": 1}
+
+
 def test_too_many_hangs_are_the_end_of_it(hanging):
     stuck, also = Bones(), Bones()
     rig = hanging(stuck, also, max_hangs=1)
@@ -294,6 +322,20 @@ def test_too_many_hangs_are_the_end_of_it(hanging):
     assert not rig.worker.again()
     assert rig.worker.describe()["watchdog"] == "off"
     assert counted(rig) == {"seen": 3, "failed": 2, "ignored": 1}
+
+
+def test_no_thread_left_after_a_hang_is_the_end_of_it(hanging, monkeypatch):
+    stuck = Bones()
+    rig = hanging(stuck, Bones())
+    hang(rig, stuck, 1)
+    rig.worker.submit(good(2))
+
+    def no_thread(*_, **__):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("threedme_ros.nodes.volume_worker.Worker", no_thread)
+    assert rig.worker.check().startswith("can't start new thread, after volume: bones on cpu hangs")
+    assert counted(rig) == {"seen": 2, "failed": 1, "ignored": 1}
 
 
 def test_no_engine_left_after_a_hang_is_the_end_of_it(hanging):

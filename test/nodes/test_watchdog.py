@@ -41,6 +41,7 @@ def durations(*pairs) -> Durations:
         (((4.0, 1000),), 500, 40.0),
         (((4.0, 1000),), 3000, 120.0),  # three times larger than any before
         (((4.0, 1000), (4.0, 4000)), 3000, 40.0),
+        (((4.0, 10),), 10**6, 400.0),  # so much larger says little: ten times as long at most
         (((100.0, 1000),), 1000, 600.0),  # never longer than a build
         (((1.0, 1000),) * 99 + ((9.0, 1000),), 1000, 30.0),  # one slow volume of a hundred is no rule
     ],
@@ -92,6 +93,16 @@ def test_building_has_a_limit_of_its_own_and_the_job_starts_over_after_it(watch,
     assert watch.overdue(True) == ""
     clock.now_s += 601.0
     assert watch.overdue(True) == "building for 600 s"
+
+
+def test_a_job_that_was_given_up_goes_no_further(watch):
+    watch.begin("volume", 10)
+    watch.enter("network")
+    assert watch.stage == "network"
+    watch.give_up()
+    with pytest.raises(HangError, match="surfaces: given up before"):
+        watch.enter("surfaces")
+    assert watch.stage == "network"
 
 
 def test_an_outcome_belongs_to_one_side_only(watch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -101,7 +102,8 @@ class EngineKeeper:
         if generation.segmenter is not None:
             closing = threading.Thread(target=generation.segmenter.close, name="closing", daemon=True)
             self._left_behind.add(closing)
-            closing.start()
+            with suppress(RuntimeError):  # no thread can be started: it is freed when nobody is in it any more
+                closing.start()
         return f"{engine[0]} on {engine[1]}"
 
     def forgive(self) -> None:

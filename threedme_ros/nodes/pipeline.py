@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -55,10 +56,21 @@ class Results:
     header: Header
 
 
-def process(message: CompressedImage, segmenter: Segmenter | IncrementalSegmenter, settings: Settings) -> Results:
-    """Raises VolumeError for a volume that is refused."""
+DECODING, NETWORK, SURFACES = "decoding", "network", "surfaces"
+
+
+def process(
+    message: CompressedImage,
+    segmenter: Segmenter | IncrementalSegmenter,
+    settings: Settings,
+    enter: Callable[[str], None] = lambda stage: None,
+) -> Results:
+    """Raises VolumeError for a volume that is refused. enter(stage): hears of each stage before it begins."""
+    enter(DECODING)
     volume = volume_from_message(message, max_voxels=settings.parameters.max_voxels)
+    enter(NETWORK)
     segmentation = segmenter.segment(volume)
+    enter(SURFACES)
     header, anatomy = message.header, settings.anatomy
     made_by = segmentation.made_by
     markers, both_clouds = shapes(segmentation, settings, header)

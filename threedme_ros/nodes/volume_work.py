@@ -23,6 +23,8 @@ REFRESH = object()
 """The job that builds the clouds of the last result again, after a margin or a threshold changed."""
 REBUILD = object()
 """The job that makes an engine, after one hung."""
+ENGINE, PUBLISHING = "engine", "publishing"
+"""Stages of a job, beside those of `pipeline.process`."""
 
 Tell = Callable[[], None]
 
@@ -62,6 +64,7 @@ class VolumeWork:
         try:
             if job is REFRESH:
                 return self._refresh(watch)
+            watch.enter(ENGINE)
             segmenter = self._segmenter()
             return self._publish_health if job is REBUILD else self._segment(job, segmenter, watch)
         except VolumeError as error:
@@ -85,19 +88,19 @@ class VolumeWork:
 
     def _segment(self, message: CompressedImage, segmenter, watch: Watch) -> Tell:
         began = perf_counter()
-        results = pipeline.process(message, segmenter, self.settings)
-        if watch.given_up:
-            return self._publish_health
+        results = pipeline.process(message, segmenter, self.settings, watch.enter)
+        watch.enter(PUBLISHING)
         self._last, self.last_obstacles = results, results.clouds.obstacles  # first: the timer repeats none older then
         self._outlet.publish_results(results)
         return partial(self._segmented, results, perf_counter() - began)
 
     def _refresh(self, watch: Watch) -> Tell:
         if self._last is not None:
+            watch.enter(pipeline.SURFACES)
             clouds = pipeline.clouds(self._last.segmentation, self.settings, self._last.header)
-            if not watch.given_up:
-                self.last_obstacles = clouds.obstacles
-                self._outlet.publish_clouds(clouds)
+            watch.enter(PUBLISHING)
+            self.last_obstacles = clouds.obstacles
+            self._outlet.publish_clouds(clouds)
         return lambda: None
 
     def _segmented(self, results: pipeline.Results, seconds: float) -> None:

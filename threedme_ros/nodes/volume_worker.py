@@ -13,7 +13,7 @@ from threedme_ros.nodes.diagnostics import Health
 from threedme_ros.nodes.engine_keeper import EngineKeeper
 from threedme_ros.nodes.messages import MessageError, check_volume_header
 from threedme_ros.nodes.stamps import StampWatch
-from threedme_ros.nodes.volume_work import REBUILD, REFRESH, Outlet, VolumeWork
+from threedme_ros.nodes.volume_work import ENGINE, REBUILD, REFRESH, Outlet, VolumeWork
 from threedme_ros.nodes.watchdog import Durations, LeftBehind, Watch
 from threedme_ros.nodes.worker import Worker
 
@@ -45,6 +45,7 @@ class VolumeWorker:
         self._worker: Worker | None = None
         self._watch = self._new_watch()
         self._last_message: CompressedImage | None = None
+        self._hangs_elsewhere = 0
 
     @property
     def settings(self) -> pipeline.Settings:
@@ -57,7 +58,7 @@ class VolumeWorker:
     def start(self, warm_up_s: float = 0.0) -> None:
         """warm_up_s: what the engine's first volume took; as long a time is nothing odd."""
         self._durations.warmed_up(warm_up_s)
-        self._work.hopeless = ""
+        self._work.hopeless, self._hangs_elsewhere = "", 0
         self._begin()
 
     def stop(self, timeout_s: float) -> None:
@@ -117,10 +118,14 @@ class VolumeWorker:
             worker, self._worker = self._worker, None
             waiting = worker.close()
             reason = self._leave(worker, overdue)
-            if self._keeper.hangs > self.settings.parameters.max_hangs:
+            if self._hangs > self.settings.parameters.max_hangs:
                 self._count_dropped(waiting, "ignored")
-                return f"gave up after {self._keeper.hangs} hangs; the last one: {reason}"
-            self._begin()
+                return f"gave up after {self._hangs} hangs; the last one: {reason}"
+            try:
+                self._begin()
+            except RuntimeError as error:  # no thread can be started: memory or a limit is exhausted
+                self._count_dropped(waiting, "ignored")
+                return f"{error}, after {reason}"
             self._worker.submit(waiting or REBUILD)
         return self._work.hopeless
 
@@ -130,8 +135,12 @@ class VolumeWorker:
         return {
             "watchdog": self._watch.describe() if self._worker else "off",
             "volumes_in_work": working + self._worker.waiting if self._worker else 0,
-            "hangs": self._keeper.hangs,
+            "hangs": self._hangs,
         }
+
+    @property
+    def _hangs(self) -> int:
+        return self._keeper.hangs + self._hangs_elsewhere
 
     def _begin(self) -> None:
         self._watch = self._new_watch()
@@ -143,7 +152,13 @@ class VolumeWorker:
     def _leave(self, worker: Worker, overdue: str) -> str:
         """``worker``, whose job was just given up, is left behind; returns what was said about it."""
         self._left_behind.add(worker.thread)
-        reason = f"{self._watch.what}: {self._keeper.abandon()} hangs: {overdue}; its thread is left behind"
+        stage = self._watch.stage
+        if stage in (ENGINE, pipeline.NETWORK):
+            stuck = self._keeper.abandon()
+        else:  # the engine is not to blame, and nobody is in it
+            self._hangs_elsewhere += 1
+            stuck = stage
+        reason = f"{self._watch.what}: {stuck} hangs: {overdue}; its thread is left behind"
         (self._health.failed if self._watch.what == VOLUME else self._health.error)(reason)
         self._outlet.log.error("hang", reason, what=self._watch.what)
         return reason

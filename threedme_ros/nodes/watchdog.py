@@ -1,10 +1,10 @@
 """Is the work under way stuck? What a job may take is learned from those before it. No ROS, no topic.
 
 A job is given up when it runs longer than `Limits.hang_after_s` and longer than `SLACK` times what 95% of the last ones
-took, and the warm-up as long as there are few; a job larger than any before may take longer in proportion. While an
-engine builds what it needs for a shape, which may take minutes, `Limits.build_timeout_s` holds instead, and no limit is
-ever longer than that. Python cannot end a thread: one that is given up is left behind, and what it brings back later is
-dropped.
+took, and the warm-up as long as there are few; a job larger than any before may take longer in proportion, up to
+`MOST_GROWTH` times. While an engine builds what it needs for a shape, which may take minutes, `Limits.build_timeout_s`
+holds instead, and no limit is ever longer than that. Python cannot end a thread: one that is given up is left behind,
+and what it brings back later is dropped.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy as np
 SLACK = 10.0
 DURATIONS_KEPT = 200
 FEW = 5
+MOST_GROWTH = 10.0
 POLL_S = 0.1
 
 Result = TypeVar("Result")
@@ -83,7 +84,7 @@ class Durations:
             kept, warm_up_s = list(self._kept), self._warm_up_s
         limit_s = max(limits.hang_after_s, SLACK * warm_up_s if len(kept) < FEW else 0.0)
         if kept:
-            growth = max(1.0, size / max(size for _, size in kept))
+            growth = min(max(1.0, size / max(size for _, size in kept)), MOST_GROWTH)
             limit_s = max(limit_s, SLACK * growth * float(np.percentile([seconds for seconds, _ in kept], 95)))
         return min(limit_s, max(limits.build_timeout_s, limits.hang_after_s))
 
@@ -101,7 +102,7 @@ class Watch:
         self._size = 0
         self._built = self._building = False
         self._phase_s = 0.0  # when the job began, or began or ended to build
-        self.what = ""
+        self.what = self.stage = ""
         self.given_up = False
 
     @property
@@ -114,6 +115,14 @@ class Watch:
         with self._lock:
             self._began_s = self._phase_s = self._clock()
             self.what, self._size, self._built, self._building = what, size, False, False
+            self.stage = ""
+
+    def enter(self, stage: str) -> None:
+        """The job comes to ``stage``; HangError if it was given up before that, so that it goes no further."""
+        with self._lock:
+            if self.given_up:
+                raise HangError(f"{stage}: given up before")
+            self.stage = stage
 
     def end(self) -> bool:
         """The thread is done with it. False if it was given up: then its outcome is not the thread's to tell."""
