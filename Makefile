@@ -26,7 +26,7 @@ audit: $(STAMP)
 enclaves: $(STAMP)
 	THREEDME_WRITE_ENCLAVES=1 $(BIN)/python -m pytest -q test/ros/test_enclaves.py
 
-# A million hostile inputs over all decoders, with progress and a summary in runs/reliability; an hour or less.
+# A million hostile inputs over all decoders, with progress and a summary in runs/reliability; five minutes on a quiet machine.
 fuzz: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[fuzz]"
 	OMP_NUM_THREADS=1 $(BIN)/python test/fuzz/run.py --output runs/reliability/fuzz.json
