@@ -324,18 +324,52 @@ def test_too_many_hangs_are_the_end_of_it(hanging):
     assert counted(rig) == {"seen": 3, "failed": 2, "ignored": 1}
 
 
-def test_no_thread_left_after_a_hang_is_the_end_of_it(hanging, monkeypatch):
-    stuck = Bones()
-    rig = hanging(stuck, Bones())
-    hang(rig, stuck, 1)
-    rig.worker.submit(good(2))
+def test_every_engine_gets_its_turn_though_each_hangs(hanging):
+    segmenters = [Bones() for _ in range(4)]
+    rig = hanging(*segmenters)
+    for second, segmenter in enumerate(segmenters[:3], 1):
+        hang(rig, segmenter, second)
+        assert rig.worker.check() == ""
+    rig.worker.submit(good(4))
+    wait(lambda: rig.health.counts["segmented"] == 1)
+    assert counted(rig) == {"seen": 4, "segmented": 1, "failed": 3}
+
+
+def test_no_thread_to_go_on_with_is_the_end_of_it(hanging, monkeypatch):
+    stuck, also = Bones(), Bones()
+    rig = hanging(stuck, also, Bones())
 
     def no_thread(*_, **__):
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr("threedme_ros.nodes.volume_worker.Worker", no_thread)
-    assert rig.worker.check().startswith("can't start new thread, after volume: bones on cpu hangs")
-    assert counted(rig) == {"seen": 2, "failed": 1, "ignored": 1}
+    hang(rig, stuck, 1)
+    assert rig.worker.check() == ""  # one was there before
+    hang(rig, also, 2)
+    rig.worker.submit(good(3))
+    assert rig.worker.check().startswith("no thread stands by to go on; volume: bones on cpu hangs")
+    assert counted(rig) == {"seen": 3, "failed": 2, "ignored": 1}
+
+
+def test_a_thread_that_never_starts_is_found_and_its_volume_counted(hanging, monkeypatch):
+    stuck, release, there = Bones(), threading.Event(), threading.Event()
+    rig = hanging(stuck, Bones())
+
+    def never(*_, **__):
+        there.set()
+        assert release.wait(10)
+        raise RuntimeError("too late")
+
+    hang(rig, stuck, 1)
+    rig.worker.submit(good(2))
+    monkeypatch.setattr("threedme_ros.nodes.volume_worker.Worker", never)
+    assert rig.worker.check() == ""
+    assert there.wait(10)
+    assert rig.worker.check() == ""
+    rig.clock.now_s += 31.0
+    assert rig.worker.check().startswith("no thread stands by to go on; volume: standby thread hangs")
+    assert counted(rig) == {"seen": 2, "failed": 2}
+    release.set()
 
 
 def test_no_engine_left_after_a_hang_is_the_end_of_it(hanging):

@@ -115,6 +115,10 @@ class IncrementalSegmenter:
     def describe(self) -> dict[str, str]:
         return self._segmenter.describe()
 
+    def retire(self) -> None:
+        """As `Segmenter.retire`."""
+        self._segmenter.retire()
+
     def close(self) -> None:
         self._known = None
         self._segmenter.close()

@@ -268,6 +268,10 @@ class Segmenter:
             "size": self.checkpoint.config.size,
         }
 
+    def retire(self) -> None:
+        """Given up while its engine hangs: should it come back, no other is tried. From any thread; never waits."""
+        self._chain.retire()
+
     def close(self) -> None:
         """Free the engine. Calling it twice does no harm."""
         self._chain.close()

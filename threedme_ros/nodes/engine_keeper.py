@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -93,17 +92,14 @@ class EngineKeeper:
     def abandon(self) -> str:
         """Give up the segmenter, whose engine hangs, and remember that; returns the engine's name and device.
 
-        It is closed on a thread of its own, since that may hang, too. The thread that hangs in it keeps what it uses.
+        Never waits: the segmenter is not closed, which might hang, too. The thread in it keeps what it uses.
         """
         with self._lock:
             generation, self._generation = self._generation, _Generation()
             engine = generation.opened[-1] if generation.opened else ("no engine", "any device")
             self._hung[engine] += 1
         if generation.segmenter is not None:
-            closing = threading.Thread(target=generation.segmenter.close, name="closing", daemon=True)
-            self._left_behind.add(closing)
-            with suppress(RuntimeError):  # no thread can be started: it is freed when nobody is in it any more
-                closing.start()
+            generation.segmenter.retire()
         return f"{engine[0]} on {engine[1]}"
 
     def forgive(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from sensor_msgs.msg import CompressedImage, PointCloud2
@@ -17,7 +18,7 @@ from threedme_ros.nodes.volume_work import ENGINE, REBUILD, REFRESH, Outlet, Vol
 from threedme_ros.nodes.watchdog import Durations, LeftBehind, Watch
 from threedme_ros.nodes.worker import Worker
 
-VOLUME = "volume"
+VOLUME, STANDBY = "volume", "standby thread"
 NAMES = {id(REFRESH): "clouds", id(REBUILD): "engine"}
 
 
@@ -44,6 +45,8 @@ class VolumeWorker:
         self._stamps = StampWatch()
         self._worker: Worker | None = None
         self._watch = self._new_watch()
+        self._standby: tuple[Worker, Watch] | None = None
+        """Where memory runs out a thread may never start, and who starts it waits for ever: so one is there before."""
         self._last_message: CompressedImage | None = None
         self._hangs_elsewhere = 0
 
@@ -59,16 +62,19 @@ class VolumeWorker:
         """warm_up_s: what the engine's first volume took; as long a time is nothing odd."""
         self._durations.warmed_up(warm_up_s)
         self._work.hopeless, self._hangs_elsewhere = "", 0
-        self._begin()
+        self._worker, self._watch = self._hand()
+        self._standby = self._hand()
 
     def stop(self, timeout_s: float) -> None:
         """Joins the thread; a waiting volume is counted as ignored. A thread still busy then is left behind."""
-        if self._worker is None:
-            return
         worker, self._worker = self._worker, None
-        self._count_dropped(worker.close(), "ignored")
-        if not worker.joined(timeout_s) and self._watch.give_up():
-            self._leave(worker, f"still busy after {timeout_s:.0f} s")
+        if worker is not None:
+            self._count_dropped(worker.close(), "ignored")
+            if not worker.joined(timeout_s) and self._watch.give_up():
+                self._leave(worker, f"still busy after {timeout_s:.0f} s")
+        standby, self._standby = self._standby, None
+        if standby is not None:
+            standby[0].close()
 
     def submit(self, message: CompressedImage) -> None:
         """Never blocks. What the header alone disqualifies is refused here, so it cannot replace a good volume."""
@@ -121,11 +127,10 @@ class VolumeWorker:
             if self._hangs > self.settings.parameters.max_hangs:
                 self._count_dropped(waiting, "ignored")
                 return f"gave up after {self._hangs} hangs; the last one: {reason}"
-            try:
-                self._begin()
-            except RuntimeError as error:  # no thread can be started: memory or a limit is exhausted
+            if self._standby is None:
                 self._count_dropped(waiting, "ignored")
-                return f"{error}, after {reason}"
+                return f"no thread stands by to go on; {reason}"
+            (self._worker, self._watch), self._standby = self._standby, None
             self._worker.submit(waiting or REBUILD)
         return self._work.hopeless
 
@@ -142,9 +147,10 @@ class VolumeWorker:
     def _hangs(self) -> int:
         return self._keeper.hangs + self._hangs_elsewhere
 
-    def _begin(self) -> None:
-        self._watch = self._new_watch()
-        self._worker = Worker(partial(self._run, self._watch), "segmentation")
+    def _hand(self) -> tuple[Worker, Watch]:
+        """A thread that waits for work, and the watch over it."""
+        watch = self._new_watch()
+        return Worker(partial(self._run, watch), "segmentation"), watch
 
     def _new_watch(self) -> Watch:
         return Watch(self.settings.parameters.limits, self._durations, self._clock)
@@ -168,6 +174,10 @@ class VolumeWorker:
         is_volume = isinstance(job, CompressedImage)
         watch.begin(VOLUME if is_volume else NAMES[id(job)], len(job.data) if is_volume else 0)
         try:
+            if self._standby is None:  # taken after a hang
+                watch.enter(STANDBY)
+                with suppress(RuntimeError):  # no thread can be started now: the next hang will be the end of it
+                    self._standby = self._hand()
             tell = self._work.do(job, watch)
         except BaseException:  # one error after the other, as when memory is out: not even the first could be told
             tell = partial(self._health.failed if is_volume else self._health.error, "failed, and could not say why")

@@ -81,6 +81,10 @@ class EngineChain:
         """An engine is being made, checked, or built for a shape; from any thread."""
         return self._opening or self.engine.building
 
+    def retire(self) -> None:
+        """No other engine is tried any more; from any thread, and never waits, as `close` may for one that hangs."""
+        self._waiting.clear()
+
     def close(self) -> None:
         """Free the engine, and forget the others."""
         self._waiting.clear()
