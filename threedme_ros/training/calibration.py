@@ -5,9 +5,9 @@ chosen by the likelihood of data held out from training. The last layer is linea
 stay, every engine gives that confidence, and no operator is added. What remains differs between background and
 structures and between CT and the rest; `threedme_ros.inference.confidence` maps it, with lines that are fitted here.
 
-Held out are windows that are harder than those of training: procedural trunks of other seeds, and now and then the
-patients' label maps, always bent, always synthesised, with more noise and artefacts, most of all where it is no CT, of
-which training has no real image. No voxel of a real scan is looked at.
+Held out are procedural trunks of other seeds, and now and then the patients' label maps, always bent and synthesised. CT
+is as in training; where it is no CT, of which training has no real image, windows are harder than those of training:
+more bending, noise and artefacts. No voxel of a real scan is looked at.
 """
 
 from __future__ import annotations
@@ -46,12 +46,14 @@ CT_WINDOWS = WindowConfig(
     shapes=((48, 96, 96), (64, 96, 96), (32, 112, 128)),
     weights=(0.4, 0.3, 0.3),
     synthetic=1.0,
-    organs=1.0,
-    warp=WarpConfig(rotation_deg=25.0, share=1.0),
-    synthesis=SynthesisConfig(contrasts=(1.0, 0.0, 0.0), acquisition=1.25, artefacts=0.3),
+    warp=WarpConfig(share=1.0),
+    synthesis=SynthesisConfig(contrasts=(1.0, 0.0, 0.0)),
 )
 OTHER_WINDOWS = replace(
-    CT_WINDOWS, synthesis=SynthesisConfig(contrasts=(0.0, 0.6, 0.4), acquisition=1.5, artefacts=0.4)
+    CT_WINDOWS,
+    organs=1.0,
+    warp=WarpConfig(rotation_deg=25.0, share=1.0),
+    synthesis=SynthesisConfig(contrasts=(0.0, 0.6, 0.4), acquisition=1.5, artefacts=0.4),
 )
 
 
