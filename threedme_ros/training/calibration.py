@@ -5,8 +5,8 @@ chosen by the likelihood of data held out from training. The last layer is linea
 stay, every engine gives that confidence, and no operator is added. What remains differs between background and
 structures and between CT and the rest; `threedme_ros.inference.confidence` maps it, with lines that are fitted here.
 
-Held out are procedural trunks of other seeds, and now and then the patients' label maps, always bent and synthesised. CT
-is as in training; where it is no CT, of which training has no real image, windows are harder than those of training:
+Held out are procedural trunks of other seeds, and now and then the patients' label maps, always bent and synthesised.
+CT is as in training; where it is no CT, of which training has no real image, windows are harder than those of training:
 more bending, noise and artefacts. No voxel of a real scan is looked at.
 """
 
