@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import wait
 from dataclasses import dataclass
 
 import numpy as np
 
 from threedme_ros.anatomy import Anatomy
+from threedme_ros.geometry.crew import steps_crew
 from threedme_ros.geometry.margins import RESOLUTION_M, obstacle_points
 from threedme_ros.geometry.surface import (
     MAX_FACES,
@@ -42,10 +43,11 @@ def anatomy_geometry(
     resolution_m: float = RESOLUTION_M,
 ) -> AnatomyGeometry:
     """`surface_meshes`, `surface_points` and `obstacle_points` at once; on two cores in half their time in turn."""
-    with ThreadPoolExecutor(3) as pool:
-        obstacles = pool.submit(obstacle_points, labels, confidence, anatomy, resolution_m=resolution_m)
-        meshes = pool.submit(surface_meshes, labels, anatomy, max_faces=max_faces, min_volume_ml=min_volume_ml)
-        cloud = pool.submit(
-            surface_points, labels, confidence, anatomy, min_confidence=min_confidence, voxel_size_m=voxel_size_m
-        )
-        return AnatomyGeometry(meshes.result(), cloud.result(), obstacles.result())
+    crew = steps_crew()
+    obstacles = crew.submit(obstacle_points, labels, confidence, anatomy, resolution_m=resolution_m)
+    meshes = crew.submit(surface_meshes, labels, anatomy, max_faces=max_faces, min_volume_ml=min_volume_ml)
+    cloud = crew.submit(
+        surface_points, labels, confidence, anatomy, min_confidence=min_confidence, voxel_size_m=voxel_size_m
+    )
+    wait((obstacles, meshes, cloud))  # all of them, before the first error is raised: nothing goes on behind it
+    return AnatomyGeometry(meshes.result(), cloud.result(), obstacles.result())

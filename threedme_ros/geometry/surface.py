@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Lock
 
@@ -24,7 +23,8 @@ from threedme_ros.geometry.contour import (
     unpinched,
     without_islands,
 )
-from threedme_ros.geometry.lattice import THREADS, Lattice, boundary, one_per_cell
+from threedme_ros.geometry.crew import meshes_crew
+from threedme_ros.geometry.lattice import Lattice, boundary, one_per_cell
 from threedme_ros.volume import Volume
 
 MAX_FACES = 5000
@@ -80,8 +80,8 @@ def surface_meshes(
         return _mesh(lattice, box, label, max_faces, min_volume_ml)
 
     slowest_first = sorted(present, key=lambda item: -np.prod([b.stop - b.start for b in item[2]]))
-    with ThreadPoolExecutor(THREADS) as pool:
-        meshes = dict(zip([item[0] for item in slowest_first], pool.map(build, slowest_first), strict=True))
+    built = meshes_crew().map(build, slowest_first)
+    meshes = dict(zip([item[0] for item in slowest_first], built, strict=True))
     return {name: meshes[name] for name, _, _ in present if meshes[name] is not None}
 
 

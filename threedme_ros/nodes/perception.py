@@ -34,6 +34,7 @@ from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage
 from std_srvs.srv import SetBool, Trigger
 
+from threedme_ros.geometry import crew
 from threedme_ros.model.checkpoint import load_checkpoint
 from threedme_ros.nodes import prompting
 from threedme_ros.nodes.arrivals import Arrivals
@@ -126,6 +127,7 @@ class PerceptionNode(ManagedNode):
     def activate(self) -> None:
         self._keeper.forgive()
         self._warm_up_s = self._keeper.warm_up()
+        crew.muster()
 
     def activated(self) -> None:
         self._publish_label_info()

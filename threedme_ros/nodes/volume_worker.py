@@ -9,6 +9,7 @@ from functools import partial
 
 from sensor_msgs.msg import CompressedImage, PointCloud2
 
+from threedme_ros.geometry import crew
 from threedme_ros.nodes import pipeline
 from threedme_ros.nodes.diagnostics import Health
 from threedme_ros.nodes.engine_keeper import EngineKeeper
@@ -163,6 +164,7 @@ class VolumeWorker:
             stuck = self._keeper.abandon()
         else:  # the engine is not to blame, and nobody is in it
             self._hangs_elsewhere += 1
+            crew.relieve()
             stuck = stage
         reason = f"{self._watch.what}: {stuck} hangs: {overdue}; its thread is left behind"
         (self._health.failed if self._watch.what == VOLUME else self._health.error)(reason)
