@@ -6,6 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
+RISES = (("processor time", "cpu_rise"), ("latency", "latency_rise"))
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--volumes", type=int, default=2000, help="at least so many (default: 2000)")
@@ -68,6 +70,9 @@ def as_text(found: dict) -> str:
     for what in ("fds", "threads", "shared_memory_segments"):
         lines.append(f"{what.replace('_', ' ')}: {found[what]['first']} -> {found[what]['last']}")
     lines.append(f"processor time a volume, by third: {found['cpu_ms_a_volume_by_third']} ms")
+    same = found["same_volumes"]
+    rises = [f"{what} {'?' if same[key] is None else format(same[key], '+.1%')}" for what, key in RISES]
+    lines.append(f"{same['volumes']} volumes in the last third against themselves in the first: {', '.join(rises)}")
     for kind, thirds in found["latency_ms_by_third"].items():
         text = ", ".join(f"p50 {t['p50']:.0f} p95 {t['p95']:.0f} ms ({t['n']})" if t["n"] else "none" for t in thirds)
         lines.append(f"latency, {kind}, by third: {text}")
