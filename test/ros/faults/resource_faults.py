@@ -18,6 +18,7 @@ class MemoryLimit(Scenario):
     expected = (
         "volumes are segmented, in smaller windows if need be, or told as failed; the node lives, and is well again"
     )
+    slow = True  # libraries that wait for memory for ever (CPython's threads, OpenBLAS) are left to the watchdog
 
     def inject(self, theatre, chance):
         theatre.node.segment(SMALL)

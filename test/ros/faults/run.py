@@ -24,7 +24,7 @@ from theatre import Theatre  # noqa: E402
 
 from threedme_ros.benchmark.origin import origin  # noqa: E402
 
-SLOW_EVERY = 3
+SLOW_EVERY = 8
 
 
 def main(arguments: list[str] | None = None) -> int:
