@@ -3,6 +3,7 @@
 import importlib
 import pickle
 import random
+import resource
 import socket
 import subprocess
 import warnings
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from hostile.attempt import DEFECT, attempt
 from hostile.decoder import Decoder
+from hostile.guard import peak_bytes
 from hostile.mutation import MAX_BYTES, mutate_bytes, text_mutator
 from hostile.seeds import SECRET
 from hostile.table import DECODERS, decoder
@@ -68,10 +70,6 @@ def refuses_with_the_patient(data):
     raise RefusedError(f"PatientName {SECRET}")
 
 
-def takes_memory(data):
-    return len(b"\1" * (200 << 20))
-
-
 def hangs(data):
     while True:
         pass
@@ -91,12 +89,18 @@ def hangs(data):
         (refuses_in_two_lines, "several lines"),
         (refuses_at_length, "too long"),
         (refuses_with_the_patient, "quotes the patient"),
-        (takes_memory, "memory, "),
     ],
 )
 def test_misbehaviour_is_a_defect(decode, reason):
     verdict = verdict_of(decode)
     assert verdict.kind == DEFECT and reason in verdict.reason
+
+
+def test_taking_memory_is_a_defect():
+    resident = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    size = peak_bytes() - resident + (200 << 20)  # more than other tests of this process ever took
+    verdict = verdict_of(lambda data: len(b"\1" * size))
+    assert verdict.kind == DEFECT and "memory, " in verdict.reason
 
 
 def test_a_hang_is_ended_and_a_defect():
