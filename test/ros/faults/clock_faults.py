@@ -69,7 +69,7 @@ class SimulatedTimeJumps(Scenario):
         theatre.domain.spin_until(
             lambda: len(theatre.node.received["anatomy/obstacles"]) > obstacles, what="obstacles stopped with the clock"
         )
-        assert "Traceback" not in theatre.node.process.output()
+        assert "Traceback" not in theatre.output()
         theatre.settled()
         return f"5 volumes segmented over jumps to {self.jumps} s and back; nothing negative"
 

@@ -52,7 +52,7 @@ class Signalled(Scenario):
         self.status = theatre.ended(self.how)
 
     def verify(self, theatre):
-        output = theatre.node.process.output()
+        output = theatre.output()
         assert self.status == 0, f"exit status {self.status}: {output[-2000:]}"
         assert "Traceback" not in output, output[-2000:]
         left_no_segment(self.own)
@@ -83,7 +83,7 @@ class ShutDown(Scenario):
     def verify(self, theatre):
         assert theatre.domain.state(NAME) == "finalized"
         assert theatre.ended(signal.SIGINT) == 0
-        assert "Traceback" not in theatre.node.process.output()
+        assert "Traceback" not in theatre.output()
         left_no_segment(self.own)
         return f"finalized, {self.refused} transitions refused there, exit status 0"
 
@@ -103,7 +103,7 @@ class EndsWhileItHangs(Scenario):
         self.took_s = time.monotonic() - began
 
     def verify(self, theatre):
-        output = theatre.node.process.output()
+        output = theatre.output()
         assert self.status == 0, f"exit status {self.status}: {output[-2000:]}"
         assert "threads that hang" in output, output[-2000:]
         left_no_segment(self.own)

@@ -40,7 +40,7 @@ class MemoryLimit(Scenario):
         self.said = node.diagnostics
 
     def verify(self, theatre):
-        assert theatre.alive, theatre.node.process.output()[-3000:]
+        assert theatre.alive, theatre.output()[-3000:]
         if self.failed:
             assert self.said["level"] == DiagnosticStatus.ERROR or self.said["anatomy"] == "current", self.said
         resource.prlimit(theatre.pid, resource.RLIMIT_AS, UNLIMITED)
@@ -69,7 +69,7 @@ class NoDescriptors(Scenario):
         theatre.settled()
 
     def verify(self, theatre):
-        assert theatre.alive, theatre.node.process.output()[-3000:]
+        assert theatre.alive, theatre.output()[-3000:]
         self.clear(theatre)
         segmented, failed = (theatre.node.count(what) - n for what, n in zip(OUTCOMES, self.before, strict=True))
         assert segmented + failed > 0, theatre.node.diagnostics

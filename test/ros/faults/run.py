@@ -7,6 +7,7 @@ import json
 import os
 import random
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -32,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--count", type=int, default=200, help="faults to inject")
     parser.add_argument("--seed", type=int, default=1, help="of the order and the moments")
     parser.add_argument("--output", type=Path, default=Path("runs/reliability/faults.json"))
+    parser.add_argument("--jobs", type=int, default=1, help="so many nodes at once, each in a domain of its own")
     parser.add_argument("--only", default="", help="scenarios whose name holds this")
     parser.add_argument("--keep", type=Path, default=None, help="a folder for the logs of the nodes, which stay")
     options = parser.parse_args(arguments)
@@ -45,7 +47,10 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="faults_") as temporary:
         folder = options.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        records = run(kinds, impossible, folder, options)
+        if options.jobs > 1:
+            records = run_at_once(impossible, folder, options)
+        else:
+            records = run(kinds, impossible, folder, options)
     failed = [record for record in records if not record.passed]
     print(f"{len(records)} faults injected, {len(failed)} failed: {options.output}")
     for record in failed:
@@ -71,6 +76,26 @@ def run(kinds: list[type[Scenario]], impossible: dict[str, str], folder: Path, o
             write(options.output, records, impossible, options, began, theatre.starts)
     finally:
         theatre.close()
+    return records
+
+
+def run_at_once(impossible: dict[str, str], folder: Path, options) -> list[Record]:
+    """``options.jobs`` runs of this command, with the seeds that follow one another, and one report of all."""
+    began, running = time.time(), []
+    for job in range(options.jobs):
+        count = options.count // options.jobs + (job < options.count % options.jobs)
+        output = folder / f"faults_{job}.json"
+        command = [sys.executable, "-u", __file__, "--count", str(count), "--seed", str(options.seed + job)]
+        command += ["--output", str(output), "--only", options.only, "--keep", str(folder / f"job_{job}")]
+        running.append((subprocess.Popen(command), output))
+    for process, _ in running:
+        process.wait()
+    reports = [json.loads(output.read_text()) for _, output in running]
+    records: list[Record] = []
+    for row in (row for report in reports for row in report["records"]):
+        repetition = sum(record.scenario == row["scenario"] for record in records) + 1
+        records.append(Record(**{**row, "repetition": repetition}))
+    write(options.output, records, impossible, options, began, sum(report["node_starts"] for report in reports))
     return records
 
 

@@ -57,6 +57,7 @@ class Theatre:
         self.short_build_timeout_s = 0.0
         """As short as a build may be allowed here: three times what a whole start takes."""
         self._began_s, self._there_before = 0.0, set()
+        self._output_before = 0
         self._at_first: dict[str, int] = {}
 
     def close(self) -> None:
@@ -94,6 +95,7 @@ class Theatre:
             said = self.node.refresh()
         if (said["state"], said.get("engine"), said.get("hangs")) != ("active", "openvino", "0"):
             self.reconfigure()
+        self._output_before = len(self.node.process.output())
         if not self._at_first:
             for _ in range(LEARNED):
                 self.node.segment(SMALL)
@@ -106,7 +108,7 @@ class Theatre:
         else:  # the same topics, another process
             self.node.process = process
             self.node.forget()
-        self._at_first = {}
+        self._at_first, self._output_before = {}, 0
         self.connected()
         self.own_segments = process_facts(self.pid).segments - self._there_before
         took_s = time.monotonic() - self._began_s
@@ -139,6 +141,10 @@ class Theatre:
 
     def transition(self, transition: int) -> None:
         assert self.domain.change_state(NAME, transition), f"transition {transition} failed: {self.node.diagnostics}"
+
+    def output(self) -> str:
+        """What the node printed since the last `ready`."""
+        return self.node.process.output()[self._output_before :]
 
     @property
     def pid(self) -> int:
