@@ -31,6 +31,10 @@ class Finished(Exception):  # noqa: N818 not an error
     """A node raises it from a callback when its work is done; the process ends with exit code 0."""
 
 
+class _InterruptedError(Exception):
+    """A signal came while the node was being made."""
+
+
 def hide_shared_memory() -> None:
     """Whole volumes pass through Fast DDS's segments, which it makes readable to every user, whatever the umask."""
     for name in set(SHARED_MEMORY.findall(Path("/proc/self/maps").read_text())):
@@ -39,12 +43,21 @@ def hide_shared_memory() -> None:
 
 
 def _created(create: Callable[[], Node], args: list[str] | None) -> Node:
-    """ParameterError where ROS itself refuses: an argument it does not know, or an enclave without keys."""
+    """ParameterError where ROS itself refuses: an argument it does not know, or an enclave without keys.
+
+    `_InterruptedError` where a signal came while the node was being made.
+    """
+    begun = False
     try:
         rclpy.init(args=args)
+        begun = True
         return create()
-    except RCLError as error:
-        raise ParameterError(" ".join(str(error).split())) from error
+    except Exception as error:
+        if begun and not rclpy.ok():
+            raise _InterruptedError from error
+        if isinstance(error, RCLError):
+            raise ParameterError(" ".join(str(error).split())) from error
+        raise
 
 
 def run_node(create: Callable[[], Node], args: list[str] | None = None) -> int:
@@ -52,9 +65,10 @@ def run_node(create: Callable[[], Node], args: list[str] | None = None) -> int:
 
     Used if the node has them: ``start()`` before spinning, ``close()`` after, and ``threads_left_behind``, the number
     of threads that hang: with some the process ends at once, here, since the interpreter's own end may crash in them.
+    So it does in what is left of a node that a signal interrupted while it was being made.
     """
     os.umask(PRIVATE_UMASK)  # before the log file is opened
-    node = None
+    node, half_made = None, False
     try:
         node = _created(create, args)
         hide_shared_memory()  # nothing was published yet
@@ -63,6 +77,8 @@ def run_node(create: Callable[[], Node], args: list[str] | None = None) -> int:
         rclpy.spin(node)
     except (KeyboardInterrupt, ExternalShutdownException, Finished):
         pass
+    except _InterruptedError:
+        half_made = True
     except (ParameterException, ParameterError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -75,8 +91,10 @@ def run_node(create: Callable[[], Node], args: list[str] | None = None) -> int:
                 node.close()
             node.destroy_node()
         rclpy.try_shutdown()
-    if stuck := getattr(node, "threads_left_behind", 0):
+    stuck = getattr(node, "threads_left_behind", 0)
+    if stuck:
         print(f"ending with {stuck} threads that hang", file=sys.stderr)
+    if stuck or half_made:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(0)
