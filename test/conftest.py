@@ -1,5 +1,7 @@
 """Fixtures that several test folders share."""
 
+import sys
+
 import pytest
 
 from threedme_ros.anatomy import Anatomy
@@ -20,3 +22,11 @@ def samples():
         return fetch_samples()
     except SampleError as error:
         pytest.skip(str(error))
+
+
+@pytest.fixture(autouse=True)
+def subnormal_numbers():
+    """A training rounds them to zero, in its thread and from then on: not in the tests that come after."""
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(False)
