@@ -59,19 +59,6 @@ JSON_WORDS = (
     "-0",
     '"margin_mm"',
 )
-JSON_WORDS = (
-    '"id": 300',
-    '"id": 1',
-    "NaN",
-    "Infinity",
-    "1e400",
-    "true",
-    "null",
-    '"\\ud800"',
-    '"a": {}',
-    "-0",
-    '"margin_mm"',
-)
 
 
 def check_anatomy(anatomy: Anatomy) -> None:
