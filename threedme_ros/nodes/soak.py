@@ -84,6 +84,7 @@ def run_soak(
                 soak.read(pool["small"][:READING_VOLUMES])
                 read = soak.counted // READING_EVERY
         soak.read(pool["small"][:READING_VOLUMES])
+        progress(soak.counted, minutes)
         log_lines = len(soak.node.log.read_text(errors="replace").splitlines())
     return report(
         soak.steps,
