@@ -55,7 +55,7 @@ def _unchecked(shape) -> None:
 class Peer:
     """build: number of classes -> network. stride: what its input must be a multiple of. channels: at full resolution.
 
-    learning_rate, weight_decay: for AdamW, where a task names none for it.
+    learning_rate, weight_decay: usual for it with AdamW; Muon's steps are as large. For a task that names none.
     """
 
     build: Callable[[int], nn.Module]

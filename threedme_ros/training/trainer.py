@@ -22,6 +22,7 @@ from .data import TrainingError
 from .deep_supervision import CoarseHeads
 from .losses import dice_cross_entropy
 from .networks import Network, build_network, logits_and_target
+from .optimiser import MatrixOptimiser
 from .peer_checkpoint import PeerCheckpoint
 from .precision import keep_norms_in_fp32, keep_thin_convolutions_in_fp32
 from .tasks import Task
@@ -64,7 +65,7 @@ class Trainer:
     task: Task
     model: Network
     average: MovingAverage
-    optimiser: torch.optim.Optimizer
+    optimiser: MatrixOptimiser
     coarse: CoarseHeads | None = None
     step: int = 0
     elapsed_s: float = 0.0
@@ -80,10 +81,7 @@ class Trainer:
         deep = task.deep_supervision and isinstance(model, ThreeDME)
         coarse = CoarseHeads(model.config) if deep else None
         trained = [*model.parameters(), *(coarse.parameters() if coarse else ())]
-        matrices = [p for p in trained if p.ndim > 1]
-        vectors = [p for p in trained if p.ndim <= 1]
-        groups = [{"params": matrices, "weight_decay": task.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-        optimiser = torch.optim.AdamW(groups, lr=task.learning_rate, betas=(0.9, 0.98), foreach=True)
+        optimiser = MatrixOptimiser(trained, num_classes, task.learning_rate, task.weight_decay)
         return cls(task, model, MovingAverage(model, task.ema_decay), optimiser, coarse)
 
     def start_from(self, checkpoint: Checkpoint | PeerCheckpoint) -> None:
@@ -98,12 +96,10 @@ class Trainer:
 
         Raises TrainingError with the step if the loss or a gradient is not finite; the weights are then unchanged.
         """
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(progress, self.task.learning_rate, self.task.warm_up)
         self.model.train()
         if progress >= self.task.freeze_norms:
             freeze_norms(self.model)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad()
         with torch.autocast("cpu", torch.bfloat16, enabled=self.task.precision == "bf16"):
             logits, target, features = logits_and_target(self.model, image, labels)
             coarse = self.coarse.loss(features, labels) if self.coarse else 0.0
@@ -114,7 +110,7 @@ class Trainer:
             raise TrainingError(
                 f"step {self.step}: loss {loss.item()}, gradient norm {norm.item()}: expected finite numbers"
             )
-        self.optimiser.step()
+        self.optimiser.step(learning_rate(progress, self.task.learning_rate, self.task.warm_up))
         self.average.update(self.model)
         self.step += 1
         return loss.item()

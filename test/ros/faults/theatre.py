@@ -17,8 +17,8 @@ from threedme_ros.nodes.messages import volume_message
 from threedme_ros.nodes.process_facts import process_facts
 from threedme_ros.nodes.processes import PROFILES
 from threedme_ros.nodes.qos import RESULTS
-from threedme_ros.share import share_path
 from threedme_ros.phantom import phantom
+from threedme_ros.share import share_path
 from threedme_ros.volume_io import write_volume
 
 NAME, BESIDE = "/perception", "/beside"
@@ -83,8 +83,8 @@ class Theatre:
             "build_timeout_s": BUILD_TIMEOUT_S,
             "max_hangs": MAX_HANGS,
         } | parameters
-        # As the launch files do. With Fast DDS's own half a megabyte a live reader sometimes waits in vain for the overlay
-        # (1.5 MB here) while another one hangs or is dead: in 3 of about 40 such faults, and in none of 60 with this.
+        # As the launch files do. With Fast DDS's own half a megabyte a live reader sometimes waits in vain for the
+        # overlay (1.5 MB) while another hangs or is dead: in 3 of about 40 such faults, and in none of 60 with this.
         profile = {PROFILES: str(share_path("config/fastdds_shm.xml"))}
         environment = profile | self.runtimes.environment | (environment or {})
         return self.domain.start("perception", *arguments, environment=environment, **given)
