@@ -93,11 +93,11 @@ setup(
     entry_points={
         "console_scripts": [
             f"threedme = {PACKAGE}.cli:main",
-            f"perception = {PACKAGE}.nodes.perception:main",
-            f"volume_player = {PACKAGE}.nodes.volume_player:main",
-            f"igtl_bridge = {PACKAGE}.nodes.igtl_bridge:main",
-            f"dicom_receiver = {PACKAGE}.nodes.dicom_receiver:main",
-            f"planning_scene = {PACKAGE}.nodes.planning_scene:main",
+            f"perception = {PACKAGE}.nodes.__main__:perception",
+            f"volume_player = {PACKAGE}.nodes.__main__:volume_player",
+            f"igtl_bridge = {PACKAGE}.nodes.__main__:igtl_bridge",
+            f"dicom_receiver = {PACKAGE}.nodes.__main__:dicom_receiver",
+            f"planning_scene = {PACKAGE}.nodes.__main__:planning_scene",
         ]
     },
 )

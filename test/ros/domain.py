@@ -87,7 +87,7 @@ class Domain:
     def start(self, module: str, *arguments: str, environment: dict | None = None, **parameters) -> Process:
         """``python -m threedme_ros.nodes.<module>`` with ROS arguments and parameters; ``environment`` comes on top."""
         log = self.folder / f"{module}_{len(self._processes)}.log"
-        command = [sys.executable, "-m", f"threedme_ros.nodes.{module}", "--ros-args", *arguments]
+        command = [sys.executable, "-m", "threedme_ros.nodes", module, "--ros-args", *arguments]
         for name, value in parameters.items():
             command += ["-p", f"{name}:={str(value).lower() if isinstance(value, bool) else value}"]
         with log.open("w") as file:

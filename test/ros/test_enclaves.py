@@ -201,7 +201,15 @@ def test_the_observer_sees_a_socket_that_is_open_to_all():
 
 def test_a_node_that_has_no_keys_ends_with_one_line_and_not_without_security(domain, tmp_path):
     keys = {"ROS_SECURITY_KEYSTORE": str(tmp_path), "ROS_SECURITY_ENABLE": "true", "ROS_SECURITY_STRATEGY": "Enforce"}
-    command = [sys.executable, "-m", "threedme_ros.nodes.volume_player", "--ros-args", "--enclave", "/threedme/nobody"]
+    command = [
+        sys.executable,
+        "-m",
+        "threedme_ros.nodes",
+        "volume_player",
+        "--ros-args",
+        "--enclave",
+        "/threedme/nobody",
+    ]
     done = subprocess.run(
         command, env=domain.environment | keys, capture_output=True, text=True, timeout=120, check=False
     )

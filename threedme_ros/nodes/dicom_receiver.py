@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import logging
 import stat
-import sys
 import threading
 import time
 import traceback
@@ -203,7 +202,3 @@ def silence_libraries() -> None:
 def main(args: list[str] | None = None) -> int:
     silence_libraries()
     return run_node(DicomReceiver, args)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

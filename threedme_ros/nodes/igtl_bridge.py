@@ -16,7 +16,6 @@ Labels and surfaces are kept for peers that connect later; transforms are not, t
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass
 from functools import partial
@@ -269,7 +268,3 @@ def _seconds(stamp: Time) -> float:
 
 def main(args: list[str] | None = None) -> int:
     return run_node(IgtlBridge, args)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

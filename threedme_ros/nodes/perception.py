@@ -269,7 +269,3 @@ def main(args: list[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return run_node(PerceptionNode, args)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

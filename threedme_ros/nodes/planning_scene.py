@@ -18,7 +18,6 @@ one worker reads volumes, another builds and sends requests.
 from __future__ import annotations
 
 import itertools
-import sys
 import threading
 import time
 import traceback
@@ -285,7 +284,3 @@ class PlanningScene(Node):
 
 def main(args: list[str] | None = None) -> int:
     return run_node(PlanningScene, args)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -64,7 +64,7 @@ class NodeProcesses:
 
     def start(self, module: str, **parameters) -> NodeProcess:
         log = self.folder / f"{module}.log"
-        command = [sys.executable, "-m", f"threedme_ros.nodes.{module}", "--ros-args"]
+        command = [sys.executable, "-m", "threedme_ros.nodes", module, "--ros-args"]
         for name, value in parameters.items():
             command += ["-p", f"{name}:={json.dumps(value)}"]
         with log.open("w") as file:

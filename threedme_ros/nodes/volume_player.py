@@ -10,7 +10,6 @@ played) the process ends once the last volume is acknowledged.
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import replace
 from itertools import islice, repeat
@@ -129,7 +128,3 @@ def load_source(source: str, progress) -> Volume:
 
 def main(args: list[str] | None = None) -> int:
     return run_node(VolumePlayer, args)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
