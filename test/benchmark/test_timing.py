@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from threedme_ros.benchmark.timing import Timing, hardware, idle_share, peak_mb, repeat, text_of
@@ -23,3 +26,10 @@ def test_the_machine_is_named() -> None:
     assert "core" in hardware()
     assert 10 < peak_mb() < 1e6
     assert 0 <= idle_share(0.05) <= 1
+
+
+def test_the_peak_is_this_process_s_own() -> None:
+    held = bytearray(1 << 30)
+    script = "from threedme_ros.benchmark.timing import peak_mb; print(peak_mb())"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert peak_mb() > len(held) / 1e6 > 1000 > float(done.stdout)

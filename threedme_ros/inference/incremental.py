@@ -164,10 +164,12 @@ class IncrementalSegmenter:
     def _updated(
         self, x: np.ndarray, means: np.ndarray, known: _Known, windows: Sequence[Window]
     ) -> tuple[np.ndarray, ...]:
-        """New labels, confidence, the voxels they stand for and those voxels' block means; copies, since the last
-        result is still looked at."""
+        """New labels, confidence, the voxels they stand for and those voxels' block means.
+
+        Labels and confidence are copies, since the last result is still looked at; ``known.x`` and its means are
+        nobody else's, and brought up to date in place.
+        """
         labels, confidence = known.labels.copy(), known.confidence.copy()
-        reference, reference_means = known.x.copy(), known.means.copy()
         before, now = ((np.empty_like(labels), np.empty_like(confidence)) for _ in range(2))
         self._segmenter.predict_windows(known.x, windows, *before)
         self._segmenter.predict_windows(x, windows, *now)
@@ -175,7 +177,7 @@ class IncrementalSegmenter:
             differs = before[0][kept] != now[0][kept]
             labels[kept][differs] = now[0][kept][differs]
             confidence[kept][differs] = now[1][kept][differs]
-            reference[kept] = x[kept]
+            known.x[kept] = x[kept]
             blocks = tuple(slice(axis.start // BLOCK, -(-axis.stop // BLOCK)) for axis in kept)  # whole ones
-            reference_means[blocks] = means[blocks]
-        return labels, confidence, reference, reference_means
+            known.means[blocks] = means[blocks]
+        return labels, confidence, known.x, known.means
