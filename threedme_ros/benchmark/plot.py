@@ -49,6 +49,7 @@ def _stages(report: Report, axis) -> None:
             axis.bar(place, height, bottom=bottom[place], color=f"C{names.index(name)}", label=None if place else name)
             bottom[place] += height
     axis.set_xticks([0, 1], ["full pass", "update"])
+    axis.set_xlim(-0.6, 2.3)  # the legend stands beside the bars
     axis.set(ylabel="ms", title="Bytes of a volume in, labels and surfaces out")
     axis.legend(fontsize=9)
 
