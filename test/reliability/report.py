@@ -21,6 +21,7 @@ from threedme_ros.benchmark.origin import ROOT, revision
 from threedme_ros.benchmark.timing import hardware
 
 OUTCOMES_SHOWN, REASONS_SHOWN = 3, 3
+PLACES = re.compile(r" --(?:keep|json|output) \S+")
 NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
 
 
@@ -82,7 +83,7 @@ def _origins(*records: Record) -> list[str]:
     for record in records:
         if record.data is None:
             continue
-        told = [f"`{record.data['command']}`"] if "command" in record.data else []
+        told = [f"`{PLACES.sub('', record.data['command'])}`"] if "command" in record.data else []
         told += [str(record.data[key]) for key in ("date", "revision", "machine") if key in record.data]
         digest = hashlib.sha256(record.path.read_bytes()).hexdigest()[:12]
         rows.append(f"| {record.path.name} | {_cell('; '.join([*told, f'SHA-256 {digest}']))} |")
