@@ -85,7 +85,7 @@ class Domain:
         self._executor.add_node(self.node)
 
     def start(self, module: str, *arguments: str, environment: dict | None = None, **parameters) -> Process:
-        """``python -m threedme_ros.nodes.<module>`` with ROS arguments and parameters; ``environment`` comes on top."""
+        """``python -m threedme_ros.nodes MODULE`` with ROS arguments and parameters; ``environment`` comes on top."""
         log = self.folder / f"{module}_{len(self._processes)}.log"
         command = [sys.executable, "-m", "threedme_ros.nodes", module, "--ros-args", *arguments]
         for name, value in parameters.items():

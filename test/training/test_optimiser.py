@@ -102,5 +102,13 @@ def test_it_goes_on_from_its_state():
         fill_gradients(parameters, 2)
         optimiser.step(0.05)
     assert all(torch.equal(one[name], two[name]) for name in one)
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="state list: expected a list of 1"):
         MatrixOptimiser([two["bias"]], CLASSES, 0.1, 0.0).load_state_dict(state)
+    with pytest.raises(ValueError, match="state dict: expected a list of 2"):
+        second.load_state_dict(torch.optim.AdamW(two.values()).state_dict())
+
+
+def test_a_weight_that_no_matrix_can_show_is_refused():
+    weight = nn.Parameter(torch.randn(32, 3, 3, 3, 16).transpose(1, 2).transpose(1, 4))
+    with pytest.raises(ValueError, match="expected it contiguous or channels last"):
+        MatrixOptimiser([weight], CLASSES, 0.1, 0.0)

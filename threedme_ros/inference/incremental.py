@@ -134,9 +134,9 @@ class IncrementalSegmenter:
             labels, confidence, x, means = known.labels, known.confidence, known.x, known.means
         else:
             update, since_full = "incremental", known.since_full + 1
-            labels, confidence, *stand_for = self._updated(x, means, known, windows)
+            labels, confidence = self._updated(x, means, known, windows)
             if self._engine() == known.engine:
-                x, means = stand_for
+                x, means = known.x, known.means
             else:  # one failed half way: never a result that two engines made
                 update, since_full = "full", 0
                 labels, confidence = self._segmenter.predict(x)
@@ -163,11 +163,10 @@ class IncrementalSegmenter:
 
     def _updated(
         self, x: np.ndarray, means: np.ndarray, known: _Known, windows: Sequence[Window]
-    ) -> tuple[np.ndarray, ...]:
-        """New labels, confidence, the voxels they stand for and those voxels' block means.
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """New labels and confidence, copies, since the last result is still looked at.
 
-        Labels and confidence are copies, since the last result is still looked at; ``known.x`` and its means are
-        nobody else's, and brought up to date in place.
+        The voxels that they stand for, ``known.x``, and their means are nobody else's, and brought up to date in place.
         """
         labels, confidence = known.labels.copy(), known.confidence.copy()
         before, now = ((np.empty_like(labels), np.empty_like(confidence)) for _ in range(2))
@@ -180,4 +179,4 @@ class IncrementalSegmenter:
             known.x[kept] = x[kept]
             blocks = tuple(slice(axis.start // BLOCK, -(-axis.stop // BLOCK)) for axis in kept)  # whole ones
             known.means[blocks] = means[blocks]
-        return labels, confidence, known.x, known.means
+        return labels, confidence

@@ -1,8 +1,8 @@
 """Deep supervision (Lee et al. 2015, "Deeply-supervised nets"): the encoder's coarse levels learn from labels directly.
 
-On the way through the decoder alone the gradient that reaches them is small. After 1,000 steps on procedural phantoms,
-one seed each, Dice on synthesised windows was 0.15 without, 0.26 with a head at stride 8 (weight 0.5), and 0.18 with
-heads at stride 8 and 16 (weight 1, gradients clipped to a norm of 1, which such a loss may use up).
+On the way through the decoder alone the gradient that reaches them is small. After 1,000 steps of AdamW on procedural
+phantoms, one seed each, Dice on synthesised windows was 0.15 without, 0.26 with a head at stride 8 (weight 0.5), and
+0.18 with heads at stride 8 and 16 (weight 1, gradients clipped to a norm of 1, which such a loss may use up).
 """
 
 from __future__ import annotations

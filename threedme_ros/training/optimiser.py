@@ -34,9 +34,7 @@ class MatrixOptimiser:
             {"params": [w for w in rest if w.ndim <= 1], "weight_decay": 0.0},
         ]
         # torch's Muon takes matrices only: these are views of the weights
-        views = [_flat(w.detach(), like=w) for w in self._hidden]
-        assert all(v.data_ptr() == w.data_ptr() for v, w in zip(views, self._hidden, strict=True))
-        self._matrices = [nn.Parameter(v, requires_grad=False) for v in views]
+        self._matrices = [nn.Parameter(_matrix(w.detach()), requires_grad=False) for w in self._hidden]
         self._parts: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, learning_rate, BETAS, foreach=True)]
         if self._matrices:
             self._parts.append(
@@ -62,7 +60,11 @@ class MatrixOptimiser:
         return [part.state_dict() for part in self._parts]
 
     def load_state_dict(self, states: list[dict]) -> None:
-        """ValueError if ``states`` are of another network's optimiser."""
+        """ValueError if ``states`` are of another network's optimiser, or of another optimiser."""
+        if not isinstance(states, list) or len(states) != len(self._parts):
+            raise ValueError(
+                f"optimiser state {type(states).__name__}: expected a list of {len(self._parts)}, Muon's last"
+            )
         for part, state in zip(self._parts, states, strict=True):
             part.load_state_dict(state)
 
@@ -70,6 +72,16 @@ class MatrixOptimiser:
 def is_hidden(weight: Tensor, num_classes: int) -> bool:
     """Whether Muon trains ``weight``: a matrix (out, in * kernel) at least `THINNEST` thick, and no classifier."""
     return weight.ndim > 1 and min(len(weight), weight[0].numel()) >= THINNEST and len(weight) != num_classes
+
+
+def _matrix(weight: Tensor) -> Tensor:
+    """A view (out, in * kernel) of ``weight``; ValueError where its memory layout allows none."""
+    view = _flat(weight, like=weight)
+    if view.data_ptr() != weight.data_ptr():
+        raise ValueError(
+            f"weight {tuple(weight.shape)} of strides {weight.stride()}: expected it contiguous or channels last"
+        )
+    return view
 
 
 def _flat(x: Tensor, like: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ class Theatre:
             "max_hangs": MAX_HANGS,
         } | parameters
         # As the launch files do. With Fast DDS's own half a megabyte a live reader sometimes waits in vain for the
-        # overlay (1.5 MB) while another hangs or is dead: in 3 of about 40 such faults, and in none of 60 with this.
+        # overlay (1.5 MB) while another hangs or is dead: in 3 of 13 such faults, and in none of 40 with this.
         profile = {PROFILES: str(share_path("config/fastdds_shm.xml"))}
         environment = profile | self.runtimes.environment | (environment or {})
         return self.domain.start("perception", *arguments, environment=environment, **given)
