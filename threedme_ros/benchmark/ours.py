@@ -41,18 +41,25 @@ class PathTimes:
 
 
 def time_path(
-    segmenter: Segmenter | IncrementalSegmenter, volumes: list[Volume], *, before: Callable[[], object] = lambda: None
-) -> tuple[PathTimes, list[Segmentation]]:
-    """One run for each of ``volumes``, after ``before()``, which is not timed."""
-    runs, results = [], []
+    segmenter: Segmenter | IncrementalSegmenter,
+    volumes: list[Volume],
+    *,
+    before: Callable[[], object] = lambda: None,
+    after: Callable[[Volume, Segmentation], object] = lambda volume, result: None,
+) -> PathTimes:
+    """One run for each of ``volumes``. ``before()`` and ``after(volume, result)`` are not timed.
+
+    Each result is then let go, as a node does with what it has published: the next one finds its memory.
+    """
+    runs = []
     for volume in volumes:
         before()
         data = np.frombuffer(volume_to_bytes(volume), np.uint8)
         times, result = one_run(segmenter, data, volume.frame_id)
         runs.append(times)
-        results.append(result)
+        after(volume, result)
     stages = {name: Timing.of(run[name] for run in runs) for name in STAGES}
-    return PathTimes(stages, Timing.of(run["labels"] for run in runs)), results
+    return PathTimes(stages, Timing.of(run["labels"] for run in runs))
 
 
 def one_run(segmenter, data: np.ndarray, frame_id: str) -> tuple[dict[str, float], Segmentation]:

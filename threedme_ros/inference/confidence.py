@@ -11,6 +11,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from threedme_ros.inference.planes import planes
+
 GROUPS = ("background", "structures")
 MODALITIES = ("ct", "other")
 LEVELS = 256
@@ -27,10 +29,13 @@ class ConfidenceMap:
 
     def apply(self, labels: np.ndarray, confidence: np.ndarray, modality: str) -> np.ndarray:
         """labels, confidence: uint8 of one shape, 255 certain -> the calibrated confidence, uint8."""
-        at = (labels > 0).astype(np.uint16)  # one look-up of 2 x 256 values: half the time of two and a choice
-        at *= LEVELS
-        at += confidence
-        return self._tables[modality][at]
+        table, calibrated = self._tables[modality], np.empty_like(confidence)
+        for plane, certainty, out in planes(labels, confidence, calibrated):
+            at = (plane > 0).astype(np.uint16)  # one look-up of 2 x 256 values: half the time of two and a choice
+            at *= LEVELS
+            at += certainty
+            out[...] = table[at]
+        return calibrated
 
 
 def table(slope: float, offset: float) -> np.ndarray:

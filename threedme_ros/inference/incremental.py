@@ -164,11 +164,11 @@ class IncrementalSegmenter:
     def _updated(
         self, x: np.ndarray, means: np.ndarray, known: _Known, windows: Sequence[Window]
     ) -> tuple[np.ndarray, np.ndarray]:
-        """New labels and confidence, copies, since the last result is still looked at.
+        """New labels and confidence: the labels a copy, since the last result may still show the old ones.
 
-        The voxels that they stand for, ``known.x``, and their means are nobody else's, and brought up to date in place.
+        What else ``known`` holds (voxels, their means, confidence) is nobody else's, and brought up to date in place.
         """
-        labels, confidence = known.labels.copy(), known.confidence.copy()
+        labels, confidence = known.labels.copy(), known.confidence
         before, now = ((np.empty_like(labels), np.empty_like(confidence)) for _ in range(2))
         self._segmenter.predict_windows(known.x, windows, *before)
         self._segmenter.predict_windows(x, windows, *now)

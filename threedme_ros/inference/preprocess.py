@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from threedme_ros.inference.label_resampling import nearest, resample_labels
+from threedme_ros.inference.planes import planes
 from threedme_ros.volume import Grid, Reorientation, Volume, VolumeError
 
 if TYPE_CHECKING:
@@ -119,12 +120,20 @@ def restore_labels(labels: np.ndarray, confidence: np.ndarray, prepared: Prepare
     if labels.shape != expected or confidence.shape != expected:
         raise ValueError(f"labels {labels.shape}, confidence {confidence.shape}: expected the prepared {expected}")
     shape = prepared.canonical.shape[::-1]
-    certainty = np.rint(np.clip(confidence, 0, 1) * np.float32(255)).astype(np.uint8)
+    certainty = _quantised(confidence)
     if shape != expected:
         labels = resample_labels(labels, confidence, shape)
         certainty = nearest(certainty, shape)
     invert = prepared.reorientation.invert
     return invert(labels.T), invert(certainty.T)  # (S, A, R) -> [R, A, S] -> the input's axes
+
+
+def _quantised(confidence: np.ndarray) -> np.ndarray:
+    """Float in 0..1 -> uint8, where 255 is 1."""
+    certainty = np.empty_like(confidence, np.uint8)
+    for plane, out in planes(confidence, certainty):
+        out[...] = np.rint(np.clip(plane, 0, 1) * np.float32(255))
+    return certainty
 
 
 def _model_shape(grid: Grid, spacing_mm: tuple[float, float, float]) -> tuple[int, int, int]:
