@@ -7,6 +7,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 from perceiving import Perceiving
+from runtime_shell import SHELL
 
 from threedme_ros.inference.made_by import MadeBy
 from threedme_ros.phantom import phantom
@@ -41,25 +42,6 @@ def compute(x):
     if HOW == "later crashes" and runs > 2:  # after the gate and the warm-up
         raise RuntimeError("an exception of its own")
     return labels, confidence
-
-class Core:
-    def get_property(self, *_): return ["FP32"]
-    def read_model(self, graph): return graph
-    def compile_model(self, *_): return self
-    def create_infer_request(self): return self
-    def infer(self, inputs, share_inputs): self.results = dict(zip(("labels", "confidence"), compute(inputs["volume"])))
-    def get_tensor(self, name): return Tensor(self.results[name])
-
-class Tensor:
-    def __init__(self, data): self.data = data
-
-def get_available_providers(): return ["CPUExecutionProvider"]
-
-class SessionOptions: pass
-
-class InferenceSession:
-    def __init__(self, *_, **__): pass
-    def run(self, names, inputs): return compute(inputs["volume"])
 """
 
 
@@ -70,7 +52,7 @@ def failing(domain, tmp_path, random_checkpoint):
 
     def start(openvino: str, onnxruntime: str) -> Perceiving:
         for name in ("openvino", "onnxruntime"):
-            (tmp_path / f"{name}.py").write_text(RUNTIME)
+            (tmp_path / f"{name}.py").write_text(RUNTIME + SHELL)
         domain.environment |= {
             "PYTHONPATH": os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH")))),
             "FAIL_OPENVINO": openvino,

@@ -6,6 +6,8 @@ is there while it runs.
 
 from pathlib import Path
 
+from runtime_shell import SHELL
+
 TEXT = """
 import os
 import time
@@ -45,25 +47,6 @@ def compute(x):
         return labels, confidence
     finally:
         BUSY.unlink(missing_ok=True)
-
-class Core:
-    def get_property(self, *_): return ["FP32"]
-    def read_model(self, graph): return graph
-    def compile_model(self, *_): return self
-    def create_infer_request(self): return self
-    def infer(self, inputs, share_inputs): self.results = dict(zip(("labels", "confidence"), compute(inputs["volume"])))
-    def get_tensor(self, name): return Tensor(self.results[name])
-
-class Tensor:
-    def __init__(self, data): self.data = data
-
-def get_available_providers(): return ["CPUExecutionProvider"]
-
-class SessionOptions: pass
-
-class InferenceSession:
-    def __init__(self, *_, **__): pass
-    def run(self, names, inputs): return compute(inputs["volume"])
 """
 
 
@@ -76,7 +59,7 @@ class Runtimes:
         self.folder = folder
         folder.mkdir()
         for name in self.NAMES:
-            (folder / f"{name}.py").write_text(TEXT)
+            (folder / f"{name}.py").write_text(TEXT + SHELL)
         self.environment = {"PYTHONPATH": str(folder), "FAULTS": str(folder)}
 
     def tell(self, name: str, how: str) -> None:
