@@ -16,7 +16,8 @@ class MadeByError(ValueError):
 
 @dataclass(frozen=True)
 class MadeBy:
-    """checkpoint: its hash. engine, precision, device: that ran, for this result. threads: 0, the engine's default.
+    """checkpoint: its hash. engine, precision, device: that ran, for this result. threads: 0, the engine's
+    default, one a core; never 0 for torch, whose default is whatever the process was given.
 
     modalities: as the segmenter was told, one a channel. update: see `threedme_ros.inference.incremental.UPDATES`. The
     network saw ``box`` (half-open ranges of D, H, W at its spacing; None: everything) in windows of at most

@@ -194,7 +194,9 @@ class Segmenter:
     def _made_by(self, update: str) -> MadeBy:
         engine = self.engine  # the one that ran: a failed one makes way before it is tried again
         names = (self.checkpoint.hash, engine.name, engine.precision, engine.device)
-        return MadeBy(*names, self._threads, self.modalities, update, *self._plan)
+        # torch's default follows the environment, the other engines' the machine
+        threads = self._threads or (torch.get_num_threads() if engine.name == "torch" else 0)
+        return MadeBy(*names, threads, self.modalities, update, *self._plan)
 
     def follow(self, made_by: MadeBy | None) -> None:
         """From now on crop and tile as ``made_by`` did, whatever this machine and the volumes before would suggest.
