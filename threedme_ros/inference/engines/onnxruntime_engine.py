@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ from torch import nn
 
 from threedme_ros.inference.engines import EngineError, failure
 from threedme_ros.inference.engines.build_cache import default_cache_dir
+from threedme_ros.inference.engines.per_shape import PerShape
 from threedme_ros.inference.export import CONFIDENCE, INPUT, LABELS, cached_onnx
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
@@ -25,7 +25,6 @@ class OnnxRuntimeEngine:
 
     name = "onnxruntime"
     precision = "fp32"
-    building = False
 
     def __init__(
         self,
@@ -51,10 +50,14 @@ class OnnxRuntimeEngine:
         self._provider = (PROVIDERS[kind], {"device_id": index} if index else {})
         self._model, self._weights_hash, self._threads = model, weights_hash, threads
         self._cache_dir = cache_dir or default_cache_dir()
-        self._sessions: OrderedDict[tuple[int, ...], onnxruntime.InferenceSession] = OrderedDict()
+        self._sessions: PerShape[onnxruntime.InferenceSession] = PerShape(self.name, MAX_SESSIONS)
+
+    @property
+    def building(self) -> bool:
+        return self._sessions.building
 
     def run(self, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        session = self._session(window.shape)
+        session = self._sessions.get(window.shape, self._build)
         try:
             labels, confidence = session.run([LABELS, CONFIDENCE], {INPUT: window[None, None]})
         except Exception as error:  # onnxruntime's exceptions share no base class of their own
@@ -62,18 +65,8 @@ class OnnxRuntimeEngine:
         return labels, confidence
 
     def close(self) -> None:
-        self._sessions.clear()
+        self._sessions.close()
         self._model = None
-
-    def _session(self, shape: tuple[int, ...]):
-        if shape not in self._sessions:
-            if self._model is None:
-                raise EngineError("onnxruntime: the engine is closed")
-            self._sessions[shape] = self._build(shape)
-            while len(self._sessions) > MAX_SESSIONS:
-                self._sessions.popitem(last=False)
-        self._sessions.move_to_end(shape)
-        return self._sessions[shape]
 
     def _build(self, shape: tuple[int, ...]):
         import onnxruntime
@@ -84,11 +77,8 @@ class OnnxRuntimeEngine:
             False  # its one big block is 1.7 times what is live: 5.7 GB, not 3.3, at 256x256x128
         )
         options.log_severity_level = 3
-        self.building = True
         try:
             graph = cached_onnx(self._model, self._weights_hash, shape, self._cache_dir)
             return onnxruntime.InferenceSession(graph, options, providers=[self._provider])
         except Exception as error:  # the exporter and onnxruntime raise types of their own
             raise failure(self.name, shape, f"building: {error}") from error
-        finally:
-            self.building = False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +10,7 @@ from torch import nn
 
 from threedme_ros.inference.engines import EngineError, failure
 from threedme_ros.inference.engines.build_cache import default_cache_dir
+from threedme_ros.inference.engines.per_shape import PerShape
 from threedme_ros.inference.export import CONFIDENCE, INPUT, LABELS, cached_onnx
 from threedme_ros.private_files import private_folder
 
@@ -29,7 +29,6 @@ class OpenVinoEngine:
     """
 
     name = "openvino"
-    building = False
 
     def __init__(
         self,
@@ -57,10 +56,14 @@ class OpenVinoEngine:
         self._options = {"INFERENCE_PRECISION_HINT": HINTS[precision], "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
         if threads:
             self._options["INFERENCE_NUM_THREADS"] = threads
-        self._requests: OrderedDict[tuple[int, ...], openvino.InferRequest] = OrderedDict()
+        self._requests: PerShape[openvino.InferRequest] = PerShape(self.name, MAX_MODELS)
+
+    @property
+    def building(self) -> bool:
+        return self._requests.building
 
     def run(self, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        request = self._request(window.shape)
+        request = self._requests.get(window.shape, self._build)
         try:
             request.infer({INPUT: window[None, None]}, share_inputs=True)
             # copies: the request computes into the same tensors again
@@ -69,29 +72,16 @@ class OpenVinoEngine:
             raise failure(self.name, window, error) from error
 
     def close(self) -> None:
-        self._requests.clear()
+        self._requests.close()
         self._model = None
 
-    def _request(self, shape: tuple[int, ...]):
-        if shape not in self._requests:
-            if self._model is None:
-                raise EngineError("openvino: the engine is closed")
-            self._requests[shape] = self._build(shape)
-            while len(self._requests) > MAX_MODELS:
-                self._requests.popitem(last=False)
-        self._requests.move_to_end(shape)
-        return self._requests[shape]
-
     def _build(self, shape: tuple[int, ...]):
-        self.building = True
         try:
             graph = cached_onnx(self._model, self._weights_hash, shape, self._cache_dir)
             network = self._core.read_model(graph)
             return self._core.compile_model(network, "CPU", self._options | self._cache()).create_infer_request()
         except Exception as error:  # the exporter and OpenVINO raise types of their own
             raise failure(self.name, shape, f"building: {error}") from error
-        finally:
-            self.building = False
 
     def _cache(self) -> dict[str, str]:
         """The option for OpenVINO's cache; none where somebody else could have written to it."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import logging
-from collections import OrderedDict
 from contextlib import suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from torch import nn
 
 from threedme_ros.inference.engines import EngineError, failure
 from threedme_ros.inference.engines.build_cache import cached_build, default_cache_dir, read_cached, write_cached
+from threedme_ros.inference.engines.per_shape import PerShape
 from threedme_ros.inference.engines.tensorrt_build import build_plan, make_logger
 from threedme_ros.inference.engines.tensorrt_program import Program, StalePlanError
 from threedme_ros.inference.export import cached_onnx
@@ -54,7 +54,6 @@ class TensorRtEngine:
     """
 
     name = "tensorrt"
-    building = False
 
     def __init__(
         self,
@@ -83,12 +82,16 @@ class TensorRtEngine:
         self._cache_dir = cache_dir or default_cache_dir()
         self._logger = make_logger(tensorrt)
         self._runtime = tensorrt.Runtime(self._logger)
-        self._programs: OrderedDict[tuple[int, ...], Program] = OrderedDict()
+        self._programs: PerShape[Program] = PerShape(self.name, MAX_PROGRAMS)
+
+    @property
+    def building(self) -> bool:
+        return self._programs.building
 
     def run(self, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         try:
             with torch.cuda.device(self._device):
-                return self._program(window.shape).run(window)
+                return self._programs.get(window.shape, self._load).run(window)
         except (RuntimeError, MemoryError) as error:  # torch's out-of-memory error is a RuntimeError
             if isinstance(error, EngineError):
                 raise
@@ -98,22 +101,8 @@ class TensorRtEngine:
         raise failed from cause.with_traceback(None)
 
     def close(self) -> None:
-        self._programs.clear()
+        self._programs.close()
         self._model = self._runtime = None
-
-    def _program(self, shape: tuple[int, ...]) -> Program:
-        if self._runtime is None:
-            raise EngineError("tensorrt: the engine is closed")
-        if shape not in self._programs:
-            while len(self._programs) >= MAX_PROGRAMS:  # before the next one needs its memory
-                self._programs.popitem(last=False)
-            self.building = True
-            try:
-                self._programs[shape] = self._load(shape)
-            finally:
-                self.building = False
-        self._programs.move_to_end(shape)
-        return self._programs[shape]
 
     def _load(self, shape: tuple[int, ...]) -> Program:
         try:
