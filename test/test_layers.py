@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,14 @@ def unguarded(tree: ast.AST) -> Iterator[ast.AST]:
             yield from unguarded(node)
 
 
+def outside_functions(tree: ast.AST) -> Iterator[ast.AST]:
+    """The statements that stand outside of functions, those for type checkers included."""
+    for node in ast.iter_child_nodes(tree):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node
+            yield from outside_functions(node)
+
+
 def module_name(path: Path) -> str:
     return ".".join([PACKAGE, *path.relative_to(ROOT).with_suffix("").parts])
 
@@ -110,6 +119,16 @@ class TestModule:
     def test_optional_packages_are_imported_where_they_are_used(self, path):
         names = imported(unguarded(ast.parse(path.read_text())), module_name(path))
         assert not {name.split(".")[0] for name in names} & OPTIONAL
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    modules = {module_name(path).removesuffix(".__init__"): path for path in MODULES}
+    arrows = {
+        name: imported(outside_functions(ast.parse(path.read_text())), module_name(path)) & modules.keys() - {name}
+        for name, path in modules.items()
+    }
+    assert sum(map(len, arrows.values())) > len(modules)  # it sees them at all
+    TopologicalSorter(arrows).prepare()  # CycleError names the circle
 
 
 def test_the_ban_on_optional_packages_sees_classes_and_branches():

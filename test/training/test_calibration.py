@@ -20,7 +20,9 @@ from threedme_ros.training.calibration import (
     fit_lines,
     fit_temperature,
 )
-from threedme_ros.training.data import TrainingError, WindowConfig, training_case
+from threedme_ros.training.case import training_case
+from threedme_ros.training.errors import TrainingError
+from threedme_ros.training.window_config import WindowConfig
 
 PREPROCESSING = Preprocessing(spacing_mm=(9.0, 9.0, 12.0))
 SMALL = WindowConfig(shapes=((32, 32, 32),), weights=(1,))

@@ -4,7 +4,7 @@ import torch
 
 from threedme_ros.training.augment import WarpConfig
 from threedme_ros.training.crops import CropConfig, CropStream, RankBatches, draw_crop, generator_for
-from threedme_ros.training.data import TrainingError
+from threedme_ros.training.errors import TrainingError
 from threedme_ros.training.masking import MaskingSchedule
 
 TOKEN_MM = (80.0, 80.0, 80.0)

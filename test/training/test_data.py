@@ -10,19 +10,14 @@ import torch
 from threedme_ros.model.config import Preprocessing
 from threedme_ros.phantom import phantom
 from threedme_ros.training.augment import PADDING, WarpConfig
-from threedme_ros.training.data import (
-    TrainingCase,
-    TrainingError,
-    WindowConfig,
-    WindowStream,
-    class_locations,
-    draw_window,
-    training_case,
-)
+from threedme_ros.training.case import TrainingCase, class_locations, training_case
+from threedme_ros.training.data import WindowStream, draw_window
+from threedme_ros.training.errors import TrainingError
 from threedme_ros.training.sample_cases import load_training_cases, source_families
 from threedme_ros.training.substances import Substance
 from threedme_ros.training.synthesis import SynthesisConfig
 from threedme_ros.training.tissues import Tissues
+from threedme_ros.training.window_config import WindowConfig
 from threedme_ros.training.window_geometry import draw_centre, draw_organs, draw_shape
 from threedme_ros.volume_io import read_volume
 

@@ -8,9 +8,12 @@ import torch
 from threedme_ros.model.config import Preprocessing
 from threedme_ros.phantom import phantom
 from threedme_ros.training import pool as room
-from threedme_ros.training.data import TrainingError, WindowConfig, WindowStream, training_case
+from threedme_ros.training.case import training_case
+from threedme_ros.training.data import WindowStream
+from threedme_ros.training.errors import TrainingError
 from threedme_ros.training.pool import training_pool, validation_windows
 from threedme_ros.training.tasks import Phantoms, Task
+from threedme_ros.training.window_config import WindowConfig
 
 PREPROCESSING = Preprocessing(spacing_mm=(12.0, 12.0, 12.0))
 

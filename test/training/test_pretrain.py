@@ -15,8 +15,8 @@ from threedme_ros import cli
 from threedme_ros.model.config import ModelConfig
 from threedme_ros.model.foundation import load_foundation
 from threedme_ros.model.threedme import ThreeDME
-from threedme_ros.training.data import TrainingError
 from threedme_ros.training.distributed import launch_fabric
+from threedme_ros.training.errors import TrainingError
 from threedme_ros.training.pretrain import PretrainResult
 from threedme_ros.training.pretrain import pretrain as pretrain_on
 from threedme_ros.training.pretrain_task import load_pretrain_task

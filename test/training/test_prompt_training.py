@@ -10,9 +10,10 @@ from threedme_ros.model.prompt_file import load_prompt_decoder
 from threedme_ros.model.threedme import ThreeDME
 from threedme_ros.model.weights_file import read_weights
 from threedme_ros.phantom import phantom
-from threedme_ros.training.data import WindowConfig, training_case
+from threedme_ros.training.case import training_case
 from threedme_ros.training.prompt_clicks import correction, deepest, random_inside
 from threedme_ros.training.prompt_train import PromptTask, prompt_loss, run, train_step
+from threedme_ros.training.window_config import WindowConfig
 
 CONFIG = ModelConfig("small", 3, channels=(8, 16, 24), vit_dim=24, vit_depth=1)
 PREPROCESSING = Preprocessing(spacing_mm=(8.0, 8.0, 8.0))

@@ -9,7 +9,8 @@ from threedme_ros.model.checkpoint import load_checkpoint, save_checkpoint
 from threedme_ros.model.config import ModelConfig, Preprocessing
 from threedme_ros.model.threedme import ThreeDME
 from threedme_ros.phantom import phantom
-from threedme_ros.training.data import TrainingError, training_case
+from threedme_ros.training.case import training_case
+from threedme_ros.training.errors import TrainingError
 from threedme_ros.training.scope_data import OTHERS, bodies, head, others, shuffled
 from threedme_ros.training.scope_fit import BODY, Answer, ScopeConfig, arrange, best_threshold, fit, fit_scope
 

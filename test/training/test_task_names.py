@@ -4,7 +4,7 @@ import pytest
 
 from threedme_ros.share import share_path
 from threedme_ros.training import pretrain_task, task_table, tasks
-from threedme_ros.training.data import TrainingError
+from threedme_ros.training.errors import TrainingError
 
 LOADERS = {
     "btcv": task_table.load_task,

@@ -14,9 +14,12 @@ from threedme_ros.model.config import SIZES, ModelConfig, Preprocessing
 from threedme_ros.phantom import phantom
 from threedme_ros.share import share_path
 from threedme_ros.training import train, trainer
-from threedme_ros.training.data import TrainingError, WindowConfig, WindowStream, training_case
+from threedme_ros.training.case import training_case
+from threedme_ros.training.data import WindowStream
+from threedme_ros.training.errors import TrainingError
 from threedme_ros.training.precision import autocast_for
 from threedme_ros.training.tasks import Task, load_task
+from threedme_ros.training.window_config import WindowConfig
 
 PREPROCESSING = Preprocessing(spacing_mm=(9.0, 9.0, 12.0))
 

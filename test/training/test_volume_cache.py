@@ -6,7 +6,7 @@ import pytest
 from threedme_ros.inference.preprocess import prepare
 from threedme_ros.model.config import Preprocessing
 from threedme_ros.phantom import phantom
-from threedme_ros.training.data import TrainingError
+from threedme_ros.training.errors import TrainingError
 from threedme_ros.training.volume_cache import find_volumes, prepare_volumes, sample_volumes
 from threedme_ros.volume_io import read_volume, write_volume
 

@@ -30,9 +30,12 @@ from threedme_ros.model.threedme import ThreeDME
 
 from .augment import PADDING, WarpConfig
 from .calibration_error import Reliability, reliability
-from .data import TrainingCase, TrainingError, WindowConfig, WindowStream
+from .case import TrainingCase
+from .data import WindowStream
+from .errors import TrainingError
 from .procedural import procedural_cases
 from .synthesis import SynthesisConfig
+from .window_config import WindowConfig
 
 HEAD = ("decoder.head.weight", "decoder.head.bias")
 LEAST, MOST = 0.2, 5.0

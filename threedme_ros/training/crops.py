@@ -25,8 +25,8 @@ from .augment import (
     sampling_grid,
     warp,
 )
-from .data import TrainingError
 from .draws import chance, integer, pick, uniform
+from .errors import TrainingError
 from .masking import Masking, MaskingSchedule, Triple, draw_mask
 from .volume_cache import CachedVolume
 

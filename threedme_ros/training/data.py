@@ -1,155 +1,27 @@
-"""Training cases and the endless, reproducible stream of windows drawn from them.
+"""The endless, reproducible stream of windows that are drawn from training cases.
 
-Arrays are (D, H, W) = (S, A, R) on the model's grid, as `threedme_ros.inference.preprocess.prepare` makes them.
+Arrays are (D, H, W) = (S, A, R) on the model's grid.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from threedme_ros.inference.preprocess import prepare
-from threedme_ros.model.config import ModelConfig, Preprocessing
-from threedme_ros.refusal import RefusalError
-from threedme_ros.volume import Volume, resample
-
 from .arms import add_arms
-from .augment import PADDING, WarpConfig, warp
+from .augment import PADDING, warp
+from .case import TrainingCase
 from .draws import chance, pick
+from .errors import TrainingError
 from .field_of_view import draw_cylinder, draw_extent, place
-from .substances import Substance
-from .synthesis import SynthesisConfig, real_image, synthesise
-from .tissues import AIR, OUTSIDE, Tissues, find_tissues
+from .synthesis import real_image, synthesise
+from .tissues import AIR, OUTSIDE
+from .window_config import WindowConfig
 from .window_geometry import draw_grid, draw_linear_map, draw_shape
-
-LOCATIONS_PER_CLASS = 4000
-
-
-class TrainingError(RefusalError):
-    """A training run cannot start or go on; the message names the value and what was expected."""
-
-
-@dataclass(frozen=True, eq=False)
-class TrainingCase:
-    """One labelled volume, ready to draw from.
-
-    image: (D, H, W) float32 in [-1, 1]. tissue: (D, H, W) uint8, see `Tissues`. labels: (D, H, W) uint8, the model's
-    classes. locations: class id -> (N, 3) voxel coordinates of some of its voxels. real: False where no scan lies
-    behind the case (a procedural phantom): every window of it is synthesised.
-    """
-
-    name: str
-    image: Tensor
-    tissue: Tensor
-    labels: Tensor
-    tissues: Tissues
-    locations: Mapping[int, Tensor]
-    real: bool = True
-
-    @cached_property
-    def organs(self) -> dict[int, tuple[Tensor, Tensor]]:
-        """Class id -> centre and half extents (3,) in voxels of the ellipsoid with the moments of its voxels."""
-        ellipsoids = {}
-        for label, where in self.locations.items():
-            places = where.float()
-            spread = places.std(0, correction=0) * 5**0.5  # a uniform ellipsoid's half axis over its deviation
-            ellipsoids[label] = places.mean(0), spread.clamp(min=2.0)
-        return ellipsoids
-
-
-def training_case(
-    name: str,
-    volume: Volume,
-    structures: Volume,
-    labels: Volume,
-    preprocessing: Preprocessing,
-    families: Mapping[int, int] | None = None,
-    kinds: Mapping[int, int] | None = None,
-    substances: Mapping[int, tuple[Substance, Substance]] | None = None,
-) -> TrainingCase:
-    """Bring a CT, its source segmentation (all ids) and the model's labels to the model's grid; find the tissues.
-
-    families, kinds, substances: source id -> tissues that look the same, families that tend to (see `Tissues`), and
-    what its two parts are made of (see `find_tissues`).
-    """
-    prepared = prepare(volume, preprocessing, "ct")
-    low, high = preprocessing.ct_window_hu
-
-    def to_unit(hu: float) -> float:
-        return float(np.clip((hu - low) / (high - low) * 2 - 1, -1, 1))
-
-    on_grid = [np.ascontiguousarray(resample(v, prepared.grid, order=0).voxels.T) for v in (structures, labels)]
-    tissue, tissues = find_tissues(
-        prepared.x, *on_grid, families or {}, kinds or {}, to_unit, substances, preprocessing.ct_window_hu
-    )
-    target = torch.from_numpy(on_grid[1].astype(np.uint8))
-    return TrainingCase(
-        name, torch.from_numpy(prepared.x), torch.from_numpy(tissue), target, tissues, class_locations(target)
-    )
-
-
-def class_locations(labels: Tensor) -> dict[int, Tensor]:
-    """Foreground class id -> (N, 3) int coordinates of at most `LOCATIONS_PER_CLASS` of its voxels, evenly thinned."""
-    found = {}
-    for label in labels.unique().tolist():
-        if label:
-            where = (labels == label).nonzero()
-            found[label] = where[:: 1 + len(where) // LOCATIONS_PER_CLASS].clone()
-    if not found:
-        raise TrainingError("labels hold no foreground class: expected at least one")
-    return found
-
-
-@dataclass(frozen=True)
-class WindowConfig:
-    """What the stream draws. Shares go from 0 (never) to 1 (always).
-
-    shapes: window shapes (D, H, W) and their weights; thin ones are for thin scans too. synthetic: share of
-    synthesised images. field_of_view: share of windows with a cut-off field of view. slab: share of flat windows in
-    which only slab_voxels (from, to) slices are seen. organs: share of windows in which up to three organs grow or
-    shrink by organ_scale and shift by up to organ_shift_voxels. arms: share of windows with room beside the body, and
-    arms there. warp: how everything is turned, scaled and bent.
-    synthesis: contrasts, acquisition and artefacts.
-    """
-
-    shapes: tuple[tuple[int, int, int], ...] = ((96, 96, 96), (48, 112, 128), (112, 112, 128), (16, 176, 176))
-    weights: tuple[float, ...] = (0.5, 0.25, 0.1, 0.15)
-    synthetic: float = 0.5
-    field_of_view: float = 0.3
-    slab: float = 0.5
-    slab_voxels: tuple[int, int] = (6, 40)
-    organs: float = 0.5
-    organ_scale: tuple[float, float] = (0.7, 1.4)
-    organ_shift_voxels: float = 4.0
-    arms: float = 0.15
-    warp: WarpConfig = field(default_factory=WarpConfig)
-    synthesis: SynthesisConfig = field(default_factory=SynthesisConfig)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "shapes", tuple(tuple(int(n) for n in s) for s in self.shapes))
-        object.__setattr__(self, "weights", tuple(float(w) for w in self.weights))
-        object.__setattr__(self, "slab_voxels", tuple(int(n) for n in self.slab_voxels))
-        object.__setattr__(self, "organ_scale", tuple(float(s) for s in self.organ_scale))
-        if not self.shapes or len(self.shapes) != len(self.weights) or min(self.weights) <= 0:
-            raise TrainingError(f"weights {self.weights} for shapes {self.shapes}: expected a positive one a shape")
-        for shape in self.shapes:
-            if len(shape) != 3 or any(n < 1 or n % ModelConfig.STRIDE for n in shape):
-                raise TrainingError(f"window shape {shape}: expected three multiples of {ModelConfig.STRIDE}")
-        for name in ("synthetic", "field_of_view", "slab", "organs", "arms"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise TrainingError(f"{name} {getattr(self, name)}: expected a share from 0 to 1")
-        if len(self.slab_voxels) != 2 or not 1 <= self.slab_voxels[0] <= self.slab_voxels[1]:
-            raise TrainingError(f"slab_voxels {self.slab_voxels}: expected (fewest, most) slices, at least 1")
-        if len(self.organ_scale) != 2 or not 0.5 <= self.organ_scale[0] <= self.organ_scale[1] <= 2:
-            raise TrainingError(f"organ_scale {self.organ_scale}: expected (smallest, largest) from 0.5 to 2")
-        if not 0 <= self.organ_shift_voxels <= 50:
-            raise TrainingError(f"organ_shift_voxels {self.organ_shift_voxels}: expected voxels from 0 to 50")
 
 
 def draw_window(

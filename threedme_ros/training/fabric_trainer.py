@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from .data import TrainingError
+from .errors import TrainingError
 from .trainer import MovingAverage
 
 if TYPE_CHECKING:

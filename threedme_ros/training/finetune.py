@@ -27,8 +27,8 @@ from threedme_ros.model.foundation import Foundation
 from threedme_ros.model.layers import freeze_norms, space_to_depth
 
 from .crops import RankBatches
-from .data import TrainingError
 from .distributed import launch_fabric
+from .errors import TrainingError
 from .fabric_trainer import FabricTrainer
 from .losses import dice_cross_entropy, region_dice
 from .precision import keep_norms_in_fp32

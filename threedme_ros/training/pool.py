@@ -10,7 +10,9 @@ from torch import Tensor
 from threedme_ros.anatomy import Anatomy
 from threedme_ros.model.config import Preprocessing
 
-from .data import TrainingCase, TrainingError, WindowStream
+from .case import TrainingCase
+from .data import WindowStream
+from .errors import TrainingError
 from .tasks import Task
 
 VALIDATION_SEED = 7_000_000

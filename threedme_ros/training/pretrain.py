@@ -26,8 +26,8 @@ from threedme_ros.model.foundation import save_foundation
 from threedme_ros.model.reconstruction import MaskedAutoencoder
 
 from .crops import Crop, CropStream, RankBatches
-from .data import TrainingError
 from .distributed import launch_fabric
+from .errors import TrainingError
 from .fabric_trainer import FabricTrainer
 from .masking import token_edges_mm
 from .norm_statistics import with_own_statistics, with_unmasked_statistics

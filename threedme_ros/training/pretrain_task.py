@@ -12,7 +12,7 @@ from threedme_ros.model.config import ModelConfig, Preprocessing
 
 from .augment import WarpConfig
 from .crops import CropConfig
-from .data import TrainingError
+from .errors import TrainingError
 from .masking import SCHEDULES, MaskingSchedule
 from .reconstruction import LOSSES
 from .tasks import PRECISIONS, build_known, check_name

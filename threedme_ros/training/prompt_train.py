@@ -27,11 +27,14 @@ from threedme_ros.model.prompt_file import save_prompt_decoder
 from threedme_ros.model.threedme import ThreeDME
 from threedme_ros.share import DEMO_CHECKPOINT, share_path
 
-from .data import TrainingCase, TrainingError, WindowConfig, WindowStream
+from .case import TrainingCase
+from .data import WindowStream
+from .errors import TrainingError
 from .precision import autocast_for
 from .prompt_clicks import correction, random_inside
 from .train import MAX_STEPS
 from .trainer import MovingAverage, learning_rate
+from .window_config import WindowConfig
 
 OUTPUT = Path("runs/prompt/prompt.safetensors")
 

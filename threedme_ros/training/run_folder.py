@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from .data import TrainingError
+from .errors import TrainingError
 from .masking import Masking
 
 STATE, LOG, FOUNDATION, EVENTS = "state.pt", "metrics.jsonl", "foundation.safetensors", "tensorboard"

@@ -9,7 +9,8 @@ from threedme_ros.anatomy import Anatomy
 from threedme_ros.model.config import Preprocessing
 from threedme_ros.samples import SampleCase, sample_case, totalsegmentator_ids
 
-from .data import TrainingCase, TrainingError, training_case
+from .case import TrainingCase, training_case
+from .errors import TrainingError
 from .substances import Substance
 from .tissues import BONE, BOWEL, MUSCLE, VESSEL
 

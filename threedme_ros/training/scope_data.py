@@ -13,8 +13,10 @@ import numpy as np
 from scipy import ndimage
 
 from .augment import PADDING
-from .data import TrainingCase, WindowConfig, WindowStream
+from .case import TrainingCase
+from .data import WindowStream
 from .synthesis import SynthesisConfig
+from .window_config import WindowConfig
 
 Rng = np.random.Generator
 

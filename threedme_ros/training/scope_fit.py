@@ -20,7 +20,8 @@ from threedme_ros.inference.segmenter import Segmenter
 from threedme_ros.model.checkpoint import add_to_checkpoint, load_checkpoint
 
 from .calibration import case_weights
-from .data import TrainingCase, TrainingError
+from .case import TrainingCase
+from .errors import TrainingError
 from .procedural import procedural_cases
 from .scope_data import OTHERS, bodies, others
 

@@ -25,7 +25,7 @@ from threedme_ros.private_files import PRIVATE_FOLDER, replacing
 from threedme_ros.volume import Volume, VolumeError, resample
 from threedme_ros.volume_io import read_volume
 
-from .data import class_locations
+from .case import class_locations
 from .datasets.cases import DatasetError, SegmentationCase
 from .task_table import SegmentationTask
 from .volume_cache import BadCase, cache_key, map_cases

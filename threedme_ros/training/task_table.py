@@ -14,7 +14,7 @@ from threedme_ros.model.config import ModelConfig, Preprocessing
 from threedme_ros.share import share_path
 
 from .augment import WarpConfig
-from .data import TrainingError
+from .errors import TrainingError
 from .tasks import PRECISIONS, build_known, check_name
 
 FOLDER = "config/tasks"

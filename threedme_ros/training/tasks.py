@@ -10,10 +10,11 @@ from threedme_ros.documents import DocumentError, read_yaml
 
 from .augment import WarpConfig
 from .clock import CLOCKS
-from .data import TrainingError, WindowConfig
+from .errors import TrainingError
 from .networks import network_names
 from .peer_networks import PEERS
 from .synthesis import SynthesisConfig
+from .window_config import WindowConfig
 
 PRECISIONS = ("bf16", "fp32")
 

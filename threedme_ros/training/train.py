@@ -25,8 +25,9 @@ from threedme_ros.anatomy import Anatomy
 from threedme_ros.model.config import Preprocessing
 from threedme_ros.share import share_path
 
+from .case import TrainingCase
 from .clock import CLOCKS, Stopwatch
-from .data import TrainingCase, WindowStream
+from .data import WindowStream
 from .networks import load_network, network_names, save_network
 from .pool import training_pool, validation_windows
 from .tasks import Task, load_task

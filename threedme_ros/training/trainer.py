@@ -18,8 +18,8 @@ from threedme_ros.model.checkpoint import Checkpoint
 from threedme_ros.model.layers import freeze_norms
 from threedme_ros.model.threedme import ThreeDME
 
-from .data import TrainingError
 from .deep_supervision import CoarseHeads
+from .errors import TrainingError
 from .losses import dice_cross_entropy
 from .networks import Network, build_network, logits_and_target
 from .optimiser import MatrixOptimiser

@@ -12,7 +12,7 @@ from torch import Tensor
 from threedme_ros.model.config import ModelConfig
 
 from .augment import PADDING
-from .data import TrainingCase
+from .case import TrainingCase
 from .metrics import dice_scores, mean_dice, present
 from .networks import Network
 

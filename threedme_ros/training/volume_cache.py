@@ -25,7 +25,7 @@ from threedme_ros.samples import RELEASE, sample_case
 from threedme_ros.volume import VolumeError
 from threedme_ros.volume_io import read_volume
 
-from .data import TrainingError
+from .errors import TrainingError
 
 VERSION = "prepared-1"
 SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")

@@ -6,17 +6,15 @@ Arrays are (D, H, W) = (S, A, R); positions are voxels of the case.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from .augment import random_linear_map
+from .case import TrainingCase
 from .deformation import OrganChange, bent_positions, position_grid, random_velocity
 from .draws import chance, integer, pick, uniform
-
-if TYPE_CHECKING:
-    from .data import TrainingCase, WindowConfig
+from .window_config import WindowConfig
 
 THIN_VOXELS = 40
 """A scan of fewer slices than this is bent and leant little out of its plane: it stays a slab along the axes."""

@@ -8,8 +8,8 @@ from pathlib import Path
 from threedme_ros.anatomy import AnatomyError
 from threedme_ros.share import share_path
 from threedme_ros.training import pretrain_task, task_table, tasks
-from threedme_ros.training.data import TrainingError
 from threedme_ros.training.datasets import medmnist3d, msd, nnunet
+from threedme_ros.training.errors import TrainingError
 from threedme_ros.training.experiments.records import Records
 
 from . import seeds, structure

@@ -13,8 +13,8 @@ from threedme_ros.cli import main
 from threedme_ros.model.adapters import Adaptation, load_base
 from threedme_ros.model.checkpoint import CheckpointError
 from threedme_ros.model.trained import load_trained
-from threedme_ros.training.data import TrainingError
 from threedme_ros.training.datasets.cases import DatasetError
+from threedme_ros.training.errors import TrainingError
 from threedme_ros.training.finetune import FineTuner, Start, finetune
 from threedme_ros.training.task_cache import prepare_cases
 from threedme_ros.training.task_data import find_split, open_task, planned

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from threedme_ros.training.data import TrainingError
+from threedme_ros.training.errors import TrainingError
 from threedme_ros.training.experiments.records import Records
 
 

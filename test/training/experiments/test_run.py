@@ -10,13 +10,15 @@ from threedme_ros.model.config import ModelConfig, Preprocessing
 from threedme_ros.model.threedme import ThreeDME
 from threedme_ros.phantom import phantom
 from threedme_ros.training.augment import WarpConfig
+from threedme_ros.training.case import training_case
 from threedme_ros.training.crops import CropConfig
-from threedme_ros.training.data import TrainingError, WindowConfig, training_case
+from threedme_ros.training.errors import TrainingError
 from threedme_ros.training.experiments import run as running
 from threedme_ros.training.experiments.arms import EXPERIMENTS
 from threedme_ros.training.experiments.budget import Budget
 from threedme_ros.training.experiments.material import GAP_SLICES, Held, Material, upper_half
 from threedme_ros.training.volume_cache import find_volumes, prepare_volumes
+from threedme_ros.training.window_config import WindowConfig
 from threedme_ros.volume_io import write_volume
 
 PREPROCESSING = Preprocessing(spacing_mm=(10.0, 10.0, 10.0))

@@ -1,7 +1,7 @@
 import pytest
 
 from threedme_ros.share import share_path
-from threedme_ros.training.data import TrainingError
+from threedme_ros.training.errors import TrainingError
 from threedme_ros.training.generalisation.runs import OURS, RUNS, chosen
 from threedme_ros.training.peer_networks import PEERS
 from threedme_ros.training.tasks import load_task

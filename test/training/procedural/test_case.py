@@ -10,13 +10,14 @@ from scipy import ndimage
 from threedme_ros.anatomy import Anatomy
 from threedme_ros.model.config import Preprocessing
 from threedme_ros.share import share_path
-from threedme_ros.training.data import WindowConfig, WindowStream
+from threedme_ros.training.data import WindowStream
 from threedme_ros.training.procedural import procedural_case, procedural_cases
 from threedme_ros.training.procedural.canvas import Canvas
 from threedme_ros.training.procedural.case import paint_trunk
 from threedme_ros.training.procedural.organs import paint_kidneys
 from threedme_ros.training.procedural.palette import Palette
 from threedme_ros.training.procedural.trunk import Habitus, Trunk, paint_frame
+from threedme_ros.training.window_config import WindowConfig
 
 ANATOMY = Anatomy.from_yaml(share_path("config/anatomy.yaml"))
 COARSE = Preprocessing(spacing_mm=(5.0, 5.0, 5.0))

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from threedme_ros.documents import parse_json
-from threedme_ros.training.data import TrainingError
+from threedme_ros.training.errors import TrainingError
 
 NNUNET_SEED = 12345
 

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field, replace
 
 from threedme_ros.model.config import Preprocessing
 from threedme_ros.training.crops import CropConfig
-from threedme_ros.training.data import TrainingError, WindowConfig
+from threedme_ros.training.errors import TrainingError
 from threedme_ros.training.masking import MaskingSchedule
 from threedme_ros.training.pretrain_task import PretrainTask
 from threedme_ros.training.tasks import Task
+from threedme_ros.training.window_config import WindowConfig
 
 FEWEST_SEEDS = 3
 

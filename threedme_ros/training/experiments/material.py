@@ -13,7 +13,8 @@ from threedme_ros.anatomy import Anatomy
 from threedme_ros.model.config import Preprocessing
 from threedme_ros.phantom import phantom
 from threedme_ros.share import share_path
-from threedme_ros.training.data import TrainingCase, TrainingError, class_locations
+from threedme_ros.training.case import TrainingCase, class_locations
+from threedme_ros.training.errors import TrainingError
 from threedme_ros.training.metrics import dice_scores
 from threedme_ros.training.sample_cases import load_training_cases
 from threedme_ros.training.validation import whole_volume_labels

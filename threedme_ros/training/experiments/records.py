@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from threedme_ros.documents import parse_json
-from threedme_ros.training.data import TrainingError
+from threedme_ros.training.errors import TrainingError
 
 
 class Records:

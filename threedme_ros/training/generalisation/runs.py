@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from threedme_ros.training.data import TrainingError
+from threedme_ros.training.errors import TrainingError
 from threedme_ros.training.peer_networks import PEERS
 from threedme_ros.training.tasks import Task
 

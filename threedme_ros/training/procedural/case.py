@@ -9,7 +9,7 @@ import torch
 
 from threedme_ros.anatomy import Anatomy
 from threedme_ros.model.config import Preprocessing
-from threedme_ros.training.data import TrainingCase, class_locations
+from threedme_ros.training.case import TrainingCase, class_locations
 from threedme_ros.training.tissues import Tissues
 
 from .bladder import paint_bladder
