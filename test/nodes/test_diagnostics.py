@@ -9,20 +9,6 @@ from threedme_ros.nodes.diagnostics import Health
 ENGINE = {"engine": "torch", "precision": "fp32", "device": "cpu", "checkpoint": "0123456789abcdef"}
 
 
-class Clock:
-    """Shows what it is set to."""
-
-    now_s = 1000.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def health(clock):
     return Health(clock)

@@ -8,18 +8,6 @@ from threedme_ros.nodes.watchdog import Durations, HangError, LeftBehind, Limits
 LIMITS = Limits(hang_after_s=30.0, build_timeout_s=600.0)
 
 
-class Clock:
-    now_s = 50.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-@pytest.fixture
-def clock():
-    return Clock()
-
-
 @pytest.fixture
 def watch(clock):
     return Watch(LIMITS, Durations(), clock)

@@ -25,8 +25,6 @@ from theatre import Theatre  # noqa: E402
 
 from threedme_ros.benchmark.origin import origin  # noqa: E402
 
-SLOW_EVERY = 8
-
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -34,7 +32,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the order and the moments")
     parser.add_argument("--output", type=Path, default=Path("runs/reliability/faults.json"))
     parser.add_argument("--jobs", type=int, default=1, help="so many nodes at once, each in a domain of its own")
-    parser.add_argument("--round", type=int, default=0, help="number of the first round; slow faults are in every 8th")
     parser.add_argument("--only", default="", help="scenarios whose name holds this")
     parser.add_argument("--keep", type=Path, default=None, help="a folder for the logs of the nodes, which stay")
     options = parser.parse_args(arguments)
@@ -64,7 +61,7 @@ def run(kinds: list[type[Scenario]], impossible: dict[str, str], folder: Path, o
     began, theatre = time.time(), Theatre(folder)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the nodes go, too; after rclpy has set its own handler
     try:
-        for kind, seed in draw(kinds, options.seed, options.count, options.round):
+        for kind, seed in draw(kinds, options.seed, options.count):
             repetition = sum(record.scenario == kind.name for record in records) + 1
             record = inject(kind, theatre, seed, repetition)
             records.append(record)
@@ -87,16 +84,7 @@ def run_at_once(impossible: dict[str, str], folder: Path, options) -> list[Recor
         count = options.count // options.jobs + (job < options.count % options.jobs)
         output = folder / f"faults_{job}.json"
         command = [sys.executable, "-u", __file__, "--count", str(count), "--seed", str(options.seed + job)]
-        command += [
-            "--round",
-            str(job),
-            "--output",
-            str(output),
-            "--only",
-            options.only,
-            "--keep",
-            str(folder / f"job_{job}"),
-        ]
+        command += ["--output", str(output), "--only", options.only, "--keep", str(folder / f"job_{job}")]
         running.append((subprocess.Popen(command), output))
     for process, _ in running:
         process.wait()
@@ -109,19 +97,12 @@ def run_at_once(impossible: dict[str, str], folder: Path, options) -> list[Recor
     return records
 
 
-def draw(kinds: list[type[Scenario]], seed: int, count: int, number: int) -> Iterator[tuple[type[Scenario], int]]:
-    """Every scenario once a round in a random order, slow ones in every `SLOW_EVERY`-th; with a seed for each.
-
-    number: of the first round.
-    """
-    chance, drawn = random.Random(seed), 0
-    while drawn < count:
-        chosen = [kind for kind in kinds if not kind.slow or number % SLOW_EVERY == 0]
-        chance.shuffle(chosen)
-        for kind in (chosen or kinds)[: count - drawn]:
-            yield kind, chance.randrange(2**31)
-            drawn += 1
-        number += 1
+def draw(kinds: list[type[Scenario]], seed: int, count: int) -> Iterator[tuple[type[Scenario], int]]:
+    """``count`` scenarios, each once a round in a random order, with a seed for each."""
+    chance, rounds = random.Random(seed), -(-count // len(kinds))
+    order = [kind for _ in range(rounds) for kind in chance.sample(kinds, len(kinds))]
+    for kind in order[:count]:
+        yield kind, chance.randrange(2**31)
 
 
 def write(path: Path, records: list[Record], impossible: dict[str, str], options, began: float, starts: int) -> None:

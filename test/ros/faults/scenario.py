@@ -12,7 +12,7 @@ from theatre import Theatre
 class Scenario(ABC):
     """name: of the fault. expected: what must happen, besides what `Theatre.recovered` asks for after every fault.
 
-    slow: takes 10 s and more even on an idle machine, so a long run does it more rarely.
+    slow: takes 10 s and more even on an idle machine: left to `make faults`.
     """
 
     name: str
