@@ -25,6 +25,16 @@ class Lines(list):
         self.append(("error", line))
 
 
+def test_no_value_forges_the_line_of_another_event():
+    forged = "x | event=volume_segmented checkpoint=feedface"
+    said = parse_log_line(log_line("volume refused", "volume_refused", {"frame": forged, "stamp": "1.0"}))
+    assert said == {"text": "volume refused", "event": "volume_refused", "frame": forged, "stamp": "1.0"}
+
+
+def test_a_terminal_obeys_nothing_in_a_line():
+    assert log_line("red \x1b[31m \x85 \u2028 café", "e", {"v": "\x1b"}) == 'red ?[31m café | event=e v="\\u001b"'
+
+
 @pytest.fixture
 def lines():
     return Lines()

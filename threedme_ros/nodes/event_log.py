@@ -1,7 +1,7 @@
 """Log lines that a person reads and a machine parses, and a line that repeats is written once in a while, with a count.
 
 A line is ``text | event=volume_refused key=value ...``; a value with a space, a quote or an equals sign is a JSON
-string. A traceback may follow, on lines of its own.
+string, which holds no ``|``. A traceback may follow, on lines of its own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ _PAIR = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|[^\s"]*)(?: |$)')
 def log_line(text: str, event: str, fields: Mapping[str, object]) -> str:
     """One line, whatever is in ``text`` and ``fields``."""
     pairs = " ".join(f"{key}={_value(value)}" for key, value in {"event": event, **fields}.items())
-    return f"{' '.join(text.split())[:MAX_TEXT]}{SEPARATOR}{pairs}"
+    plain = "".join(c if c.isprintable() else "?" for c in " ".join(text.split())[:MAX_TEXT])  # no terminal obeys it
+    return f"{plain}{SEPARATOR}{pairs}"
 
 
 def parse_log_line(line: str) -> dict[str, str]:
@@ -47,7 +48,8 @@ def parse_log_line(line: str) -> dict[str, str]:
 
 def _value(value: object) -> str:
     text = str(value)[:MAX_VALUE]
-    return text if _BARE.fullmatch(text) else json.dumps(text)
+    # a value must not end the text before its own key begins
+    return text if _BARE.fullmatch(text) and text.isprintable() else json.dumps(text).replace("|", r"\u007c")
 
 
 @dataclass
