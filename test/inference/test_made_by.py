@@ -31,6 +31,12 @@ def test_any_other_text_is_refused(text):
         MadeBy.from_json(text)
 
 
+@pytest.mark.parametrize("box", ([[0, 16]] * 2, [[0, 16]] * 4, [[16, 0]] * 3, [[-1, 16]] * 3, [[0, 10**30]] * 3 + [0]))
+def test_a_box_that_is_none_is_refused(box):
+    with pytest.raises(MadeByError, match="expected what made a result"):
+        MadeBy.from_json(json.dumps({**json.loads(FULL.to_json()), "box": box}))
+
+
 @pytest.mark.parametrize("name", ("threads", "window_voxels"))
 def test_a_number_past_all_numbers_is_refused(name):
     with pytest.raises(MadeByError, match="expected what made a result"):

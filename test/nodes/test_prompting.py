@@ -2,6 +2,7 @@
 
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -60,7 +61,7 @@ class QuarterTurn:
 def prompting(volume) -> Prompting:
     node = Node()
     prompting = Prompting(node, node.warnings.append, LeftBehind())
-    prompting._segmenter = object()  # there is one; no test here runs it
+    prompting._segmenter = SimpleNamespace(description="engine=none")  # no test here runs it
     prompting.new_volume(volume, Header(frame_id="patient"))
     return prompting
 
@@ -102,7 +103,10 @@ def test_without_a_decoder_for_the_checkpoint_every_click_says_why(prompting):
     prompting._segmenter, prompting._why_not = None, "no prompt decoder for checkpoint 0123"
     prompting._on_foreground(click(0.0, 0.0, 0.0))
     assert prompting._node.warnings == ["click refused: no prompt decoder for checkpoint 0123"]
-    assert prompting.describe() == {"prompt": "unavailable: no prompt decoder for checkpoint 0123"}
+    assert prompting.describe() == {
+        "prompt": "unavailable: no prompt decoder for checkpoint 0123",
+        "prompt_made_by": "",
+    }
 
 
 def test_the_same_voxels_in_the_same_place_are_the_same_volume(volume):
@@ -124,7 +128,7 @@ def test_another_volume_forgets_the_clicks_and_the_same_one_takes_its_stamp(prom
     assert prompting._session.volume is volume  # whose encoding is kept
     prompting.new_volume(volume.with_voxels(volume.voxels + 1), header)
     assert prompting._session.points_m == ()
-    assert prompting.describe() == {"prompt": "of an earlier volume"}
+    assert prompting.describe() == {"prompt": "of an earlier volume", "prompt_made_by": "engine=none"}
 
 
 def test_a_background_click_needs_a_structure_to_correct(volume):

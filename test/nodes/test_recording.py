@@ -2,12 +2,14 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from array import array
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,6 +17,7 @@ import pytest
 
 pytest.importorskip("rclpy")
 pytest.importorskip("rosbags")
+from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import Point
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_typestore
@@ -23,9 +26,10 @@ from std_msgs.msg import Header, String
 from visualization_msgs.msg import Marker, MarkerArray
 
 from threedme_ros.nodes import recording
-from threedme_ros.nodes.bag import BagError, find_bags, read_bag, typestore
+from threedme_ros.nodes.bag import BagError, find_bags, holds_nothing, read_bag, typestore
 from threedme_ros.nodes.parameters import ParameterError
 from threedme_ros.nodes.recording import Recorder, Tape, type_name, with_record_parameter
+from threedme_ros.nodes.watchdog import LeftBehind
 
 IMAGE, MARKERS = "sensor_msgs/msg/CompressedImage", "visualization_msgs/msg/MarkerArray"
 TOPICS = {"volume": ("/scanner/volume", IMAGE), "markers": ("/markers", MARKERS)}
@@ -230,14 +234,105 @@ def test_a_folder_that_is_no_recording_is_refused(tmp_path, make):
         list(read_bag(find_bags(tmp_path)[0]))
 
 
+def test_a_bag_is_not_read_while_it_grows(tmp_path):
+    made, said = recorder(tmp_path)
+    made.put({"volume": image(b"x")})
+    wait(lambda: made.describe()["recorded_messages"])
+    (file,) = find_bags(tmp_path)
+    with pytest.raises(BagError, match="still being recorded"):
+        list(read_bag(file))
+    assert not holds_nothing(file)
+    made.put({"volume": image(b"y")})
+    made.close()
+    assert said == [] and len(list(read_bag(file))) == 3
+
+
+def test_a_message_that_no_bag_holds_is_missed_and_the_recording_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(recording, "MESSAGE_BYTES", 1000)
+    made, said = recorder(tmp_path)
+    for size in (10, 2000, 20):
+        made.put({"volume": image(bytes(size))})
+    made.close()
+    told = made.describe()
+    assert said == [] and (told["recorded_messages"], told["record_missed"]) == (2, 1)
+
+
+def test_a_disk_that_takes_nothing_at_the_end_is_given_up(tmp_path, monkeypatch):
+    gate = threading.Event()
+    monkeypatch.setattr(recording, "CLOSE_TIMEOUT_S", 0.2)
+    made, said = recorder(tmp_path)
+    wait(lambda: made.describe()["recording"] != str(tmp_path))  # the bag is open
+    monkeypatch.setattr(recording.BagWriter, "write", lambda *_: gate.wait(30))
+    for _ in range(5):
+        made.put({"volume": image(b"x")})
+    wait(lambda: len(made._waiting) == 4)  # one is in hand
+    made.close()
+    assert len(said) == 1 and "took nothing" in said[0]
+    assert made.describe()["record_missed"] == 4 and made.thread.is_alive()
+    gate.set()
+    made.thread.join(30)
+    assert len(said) == 1 and made.describe()["recorded_messages"] == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE messages RENAME TO others; CREATE VIEW messages AS SELECT * FROM others",
+        "ALTER TABLE messages ADD COLUMN big BLOB GENERATED ALWAYS AS (zeroblob(900000000)) VIRTUAL",
+        "CREATE TRIGGER t AFTER INSERT ON messages BEGIN DELETE FROM topics; END",
+        "CREATE VIRTUAL TABLE x USING fts5(a)",
+    ],
+)
+def test_a_bag_that_computes_is_refused(tmp_path, change):
+    made, _ = recorder(tmp_path)
+    made.close()
+    (file,) = find_bags(tmp_path)
+    with closing(sqlite3.connect(file)) as connection:
+        connection.executescript(change)
+    with pytest.raises(BagError, match="expected plain tables"):
+        list(read_bag(file))
+
+
+@pytest.mark.parametrize("name", ["OR#1", "a?b", "50%"])
+def test_a_folder_that_sqlite_would_misread_is_refused(tmp_path, name):
+    tape = Tape(SimpleNamespace(), {}, LeftBehind())
+    with pytest.raises(ParameterError, match=f"{name}.*expected a folder without"):
+        tape.start(str(tmp_path / name), 1.0, print)
+    (tmp_path / name).mkdir()
+    with pytest.raises(BagError, match="expected a path without"):
+        list(read_bag(tmp_path / name / "x.db3"))
+
+
+def tape(folder, limit_gb: float) -> Tape:
+    node = SimpleNamespace(resolve_topic_name=lambda topic: f"/{topic}", get_fully_qualified_name=lambda: "/perception")
+    made = Tape(node, {"volume": CompressedImage}, LeftBehind())
+    made.start(str(folder), limit_gb, lambda reason: None)
+    return made
+
+
 def test_a_tape_without_a_folder_does_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    tape = Tape(SimpleNamespace(), {"volume": CompressedImage})
-    tape.start("", 1.0, print)
-    tape.put({"volume": image(b"x")})
-    tape.stop()
-    assert tape.describe() == {"recording": "off"} and tape.failure == ""
+    idle = tape("", 1.0)
+    idle.put({"volume": image(b"x")})
+    assert idle.status("recording") == []
+    idle.stop()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tape_says_how_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(recording, "MESSAGE_BYTES", 1000)
+    good = tape(tmp_path, 1.0)
+    good.put({"volume": image(b"x")})
+    (status,) = good.status("/perception: recording")
+    assert (status.name, status.level, status.message) == ("/perception: recording", DiagnosticStatus.OK, "recording")
+    good.put({"volume": image(bytes(2000))})
+    wait(lambda: good.status("x")[0].level == DiagnosticStatus.WARN)
+    assert good.status("x")[0].message == "1 messages are not in the recording"
+    good.stop()
+    full = tape(tmp_path, 1e-6)
+    wait(lambda: full.status("x")[0].level == DiagnosticStatus.ERROR)
+    assert full.status("x")[0].message.startswith("recording stopped: ")
+    full.stop()
 
 
 def test_types_have_the_names_of_ros():

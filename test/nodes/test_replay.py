@@ -1,5 +1,7 @@
 """Replay without DDS: bags made by the recorder from what the pipeline gives; over DDS: test/ros/test_recording.py."""
 
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from threedme_ros.model.config import ModelConfig, Preprocessing
 from threedme_ros.model.threedme import ThreeDME
 from threedme_ros.nodes import pipeline
 from threedme_ros.nodes import replay as replay_module
-from threedme_ros.nodes.bag import BagError
+from threedme_ros.nodes.bag import BagError, find_bags
 from threedme_ros.nodes.messages import trace_message, volume_message
 from threedme_ros.nodes.parameters import PerceptionParameters
 from threedme_ros.nodes.recording import Recorder
@@ -139,6 +141,68 @@ def test_what_cannot_be_made_again_here_is_said_and_ends_nothing(tmp_path, check
     record(tmp_path, checkpoint, [series[0]], change=strange)
     (row,) = replay(tmp_path, checkpoint)
     assert row.verdict == UNCHECKED and said in row.why
+
+
+def test_an_update_whose_predecessor_has_no_result_in_the_bag_is_not_called_different(tmp_path, checkpoint, series):
+    number = iter(range(9))
+    record(tmp_path, checkpoint, series, change=lambda groups: groups[:1] if next(number) == 2 else groups)
+    rows = list(replay(tmp_path, checkpoint))
+    assert [row.verdict for row in rows] == [IDENTICAL, IDENTICAL, UNCHECKED, IDENTICAL]
+    assert "made otherwise here" in rows[2].why
+
+
+def test_after_a_pause_the_first_volume_is_seen_whole(checkpoint, series):
+    segmenter = Segmenter(checkpoint, engine="torch", threads=1, min_agreement=0.0)
+    incremental = IncrementalSegmenter(segmenter, POLICY)
+    first = incremental.segment(series[0])
+    incremental.warm_up()  # deactivated and activated
+    assert incremental.segment(series[0]).made_by == first.made_by
+    again = incremental.segment(series[0])
+    assert (again.made_by.update, again.made_by.box, again.made_by.since_full) == ("unchanged", first.made_by.box, 1)
+
+
+@pytest.mark.parametrize("topic", ["volume", "labels", "confidence", "trace"])
+def test_a_message_that_is_damaged_in_the_bag_is_said_and_the_rest_is_compared(tmp_path, checkpoint, series, topic):
+    record(tmp_path, checkpoint, [series[0], phantom((40, 30, 30), (8.0, 8.0, 8.0))[0]])
+    (file,) = find_bags(tmp_path)
+    with closing(sqlite3.connect(file)) as connection, connection:
+        connection.execute(
+            "UPDATE messages SET data = substr(data, 1, 30) WHERE id = (SELECT min(m.id) FROM messages m "
+            "JOIN topics t ON t.id = m.topic_id WHERE t.name = ?)",
+            (f"/{topic}",),
+        )
+    first, second = replay(tmp_path, checkpoint)
+    assert first.verdict == UNCHECKED and first.why
+    assert (second.made_by.update, second.verdict) == ("full", IDENTICAL)
+
+
+def test_a_bag_without_a_message_is_passed_over_and_a_damaged_one_is_named(tmp_path, checkpoint, series):
+    record(tmp_path, checkpoint, series[:1])
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "a.db3").touch()
+    (row,) = replay(tmp_path, checkpoint)
+    assert row.verdict == IDENTICAL
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "b.db3").write_bytes(b"SQLite? no" * 99)
+    row, skipped = replay(tmp_path, checkpoint)
+    assert row.verdict == IDENTICAL and "b.db3: cannot be read" in skipped.why
+    assert recorded_volumes(tmp_path) == 1
+
+
+def test_of_two_checkpoints_each_is_compared_by_its_own(tmp_path, checkpoint, series):
+    other = replace(checkpoint, hash="0" * 16)
+    for each in (checkpoint, other):
+        record(tmp_path, each, series[:1])
+    for each, another in ((checkpoint, other), (other, checkpoint)):
+        row, skipped = replay(tmp_path, each)
+        assert row.verdict == IDENTICAL
+        assert f"made by checkpoint {another.hash}, not {each.hash}" in skipped.why
+
+
+def test_a_volume_larger_than_allowed_is_not_checked(tmp_path, checkpoint, series):
+    record(tmp_path, checkpoint, series[:1])
+    (row,) = replay(tmp_path, checkpoint, max_voxels=1000)
+    assert row.verdict == UNCHECKED and "the limit is 1000" in row.why
 
 
 def test_another_checkpoint_is_refused(tmp_path, checkpoint, series):

@@ -61,9 +61,16 @@ class Perceiving:
     @property
     def diagnostics(self) -> dict[str, str]:
         """The newest values, with ``level`` and ``message``; empty before the first."""
+        return self._said(self.name)
+
+    def said_of(self, part: str) -> dict[str, str]:
+        """As `diagnostics`, of a part of the node that has a status of its own."""
+        return self._said(f"{self.name}: {part}")
+
+    def _said(self, name: str) -> dict[str, str]:
         for array in reversed(self._diagnostics):
             for status in array.status:
-                if status.name == self.name:
+                if status.name == name:
                     values = {pair.key: pair.value for pair in status.values}
                     return {**values, "level": status.level, "message": status.message}
         return {}

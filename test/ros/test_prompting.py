@@ -90,6 +90,9 @@ def test_clicks_give_a_mask_on_the_input_grid_refine_it_and_are_shown(node, doma
     assert first.voxels.any()
     clicked(node, domain, node.background, at(image, 8, 8, 8))
     domain.spin_until(lambda: "2 clicks" in node.diagnostics["prompt"], what="two clicks")
+    made_by = node.diagnostics["prompt_made_by"]
+    assert made_by.startswith(f"checkpoint={node.diagnostics['checkpoint']} prompt=") and len(made_by) <= 79
+    assert made_by.encode() in bytes(node.prompt_labels[-1].data[:348])
     domain.spin_until(lambda: node.prompt_markers[-1].markers[-1].points, what="no background click in the markers")
     markers = {m.ns: m for m in node.prompt_markers[-1].markers}
     assert (markers["prompt"].type, markers["prompt"].header.frame_id) == (Marker.TRIANGLE_LIST, "theatre/patient")

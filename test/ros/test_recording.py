@@ -26,7 +26,7 @@ SHAPE, SPACING_MM = (32, 28, 30), (12.0, 10.0, 14.0)
 
 @pytest.fixture(scope="module")
 def recorded(domain, random_checkpoint, tmp_path_factory):
-    """(folder, what was sent, what was received): five good volumes, one of them twice, one bad; ended by ctrl-C."""
+    """(folder, sent, received, diagnostics of the node and of its recording): five good volumes, one twice, one bad."""
     folder = tmp_path_factory.mktemp("recorded")
     process = domain.start(
         "perception",
@@ -48,9 +48,9 @@ def recorded(domain, random_checkpoint, tmp_path_factory):
     bad.data = bad.data[:500]
     node.send(bad)
     domain.spin_until(lambda: node.count("refused") == 1, 60.0)
-    told = node.diagnostics
+    told, recording = node.diagnostics, node.said_of("recording")
     assert process.interrupt() == 0, process.output()
-    return folder, [*sent, bad], node.received, told
+    return folder, [*sent, bad], node.received, told, recording
 
 
 def image(seed: int):
@@ -64,7 +64,7 @@ def replayed(capsys, folder, checkpoint) -> tuple[int, str]:
 
 
 def test_every_volume_and_every_output_is_in_the_bag_byte_for_byte(recorded):
-    folder, sent, received, told = recorded
+    folder, sent, received, _, recording = recorded
     store = get_typestore(Stores.ROS2_KILTED)
     found: dict[str, list] = {}
     (file,) = find_bags(folder)
@@ -80,11 +80,12 @@ def test_every_volume_and_every_output_is_in_the_bag_byte_for_byte(recorded):
     markers = found["/theatre/anatomy/markers"]
     assert [len(m.markers) for m in markers] == [len(m.markers) for m in received["anatomy/markers"]]
     assert len(found["/theatre/label_info"]) >= 1 and len(found["/diagnostics"]) > 6
-    assert told["record_missed"] == "0" and told["recording"] == str(file.parent)
+    assert recording["record_missed"] == "0" and recording["recording"] == str(file.parent)
+    assert recording["level"] == DiagnosticStatus.OK
 
 
 def test_each_result_is_tied_to_what_made_it(recorded, random_checkpoint):
-    _, sent, received, told = recorded
+    _, sent, received, told, _ = recorded
     for message, labels, trace in zip(sent, received["labels"], received["trace"], strict=False):
         made_by = MadeBy.from_json(trace.data)
         assert (made_by.engine, made_by.precision, made_by.device) == ("torch", "fp32", "cpu")
@@ -129,7 +130,7 @@ def test_a_folder_without_a_recording_is_refused(tmp_path, random_checkpoint, ca
     assert status == 2 and "no recording" in said
 
 
-def test_a_recording_that_may_not_grow_any_more_is_an_error_in_diagnostics_and_the_node_goes_on(
+def test_a_recording_that_may_not_grow_any_more_says_so_and_the_anatomy_is_trusted_on(
     domain, random_checkpoint, tmp_path
 ):
     process = domain.start(
@@ -147,10 +148,11 @@ def test_a_recording_that_may_not_grow_any_more_is_an_error_in_diagnostics_and_t
     for number in range(1, 7):
         node.segment(image(number))
         assert node.count("segmented") == number
-    told = node.diagnostics
+    told = node.said_of("recording")
     assert told["level"] == DiagnosticStatus.ERROR and "recording stopped: the limit" in told["message"]
     assert int(told["record_missed"]) > 0 and int(told["recorded_messages"]) >= 1
-    assert told["anatomy"] == "current"
+    assert "recording" not in node.diagnostics["message"] and node.diagnostics["anatomy"] == "current"
+    assert node.diagnostics["level"] != DiagnosticStatus.ERROR  # else planning would distrust every volume
     assert sum(file.stat().st_size for file in tmp_path.rglob("*") if file.is_file()) < 1_200_000
     assert process.interrupt() == 0
     assert "event=recording_stopped" in process.output()

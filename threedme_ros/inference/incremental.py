@@ -104,7 +104,8 @@ class IncrementalSegmenter:
         self._known = None
 
     def warm_up(self, shape: tuple[int, int, int] | None = None) -> float:
-        """As `Segmenter.warm_up`, for the windows of updates, too."""
+        """As `Segmenter.warm_up`, for the windows of updates, too. The next volume gets a full pass."""
+        self.forget()
         shape = shape or WARM_UP_SHAPE
         seconds = self._segmenter.warm_up(shape)
         padded = [-(-n // STRIDE) * STRIDE for n in shape]
@@ -143,7 +144,7 @@ class IncrementalSegmenter:
         engine = self._engine()
         now = _Known(frame_id, seen.grid, seen.modality, engine, x, means, labels, confidence, since_full)
         self._known = now
-        return Prediction(labels, confidence, update)
+        return Prediction(labels, confidence, update, since_full)
 
     def _engine(self) -> tuple[str, str]:
         engine = self._segmenter.engine

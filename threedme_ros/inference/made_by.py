@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 
+from threedme_ros.documents import parse_mapping
+
 Box = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
 MAX_JSON_BYTES = 4096
@@ -21,7 +23,8 @@ class MadeBy:
 
     modalities: as the segmenter was told, one a channel. update: see `threedme_ros.inference.incremental.UPDATES`. The
     network saw ``box`` (half-open ranges of D, H, W at its spacing; None: everything) in windows of at most
-    ``window_voxels``; of an update that is the full pass that it builds on. All empty: nobody knows.
+    ``window_voxels``; of an update that is the full pass that it builds on, ``since_full`` volumes before. All empty:
+    nobody knows.
     """
 
     checkpoint: str = ""
@@ -33,6 +36,7 @@ class MadeBy:
     update: str = ""
     box: Box | None = None
     window_voxels: int = 0
+    since_full: int = 0
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
@@ -43,14 +47,17 @@ class MadeBy:
         try:
             if len(text) > MAX_JSON_BYTES:
                 raise ValueError(f"{len(text)} bytes, expected at most {MAX_JSON_BYTES}")
-            row = json.loads(text)
-            box = row["box"]
+            row = parse_mapping(text)
+            box = None if row["box"] is None else tuple((int(first), int(last)) for first, last in row["box"])
+            if box is not None and (len(box) != 3 or any(not 0 <= first < last for first, last in box)):
+                raise ValueError(f"box {box}: expected three ranges")
             return MadeBy(
                 **{name: str(row[name]) for name in ("checkpoint", "engine", "precision", "device", "update")},
                 threads=int(row["threads"]),
                 modalities=tuple(str(m) for m in row["modalities"]),
-                box=None if box is None else tuple((int(first), int(last)) for first, last in box),
+                box=box,
                 window_voxels=int(row["window_voxels"]),
+                since_full=int(row.get("since_full", 0)),  # recordings of before do not tell
             )
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise MadeByError(f"trace {text[:80]!r}: expected what made a result, as JSON ({error})") from error

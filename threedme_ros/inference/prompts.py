@@ -65,6 +65,11 @@ class PromptSegmenter:
         self._so_far: tuple[tuple, Tensor | None] = ((), None)
 
     @property
+    def description(self) -> str:
+        """What makes the masks, as `MadeBy.description`."""
+        return f"checkpoint={self.checkpoint.hash} prompt={self._decoder.hash} engine=torch precision=fp32"
+
+    @property
     def volume(self) -> Volume | None:
         """The one that clicks refer to."""
         return self._volume

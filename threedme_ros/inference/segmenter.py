@@ -56,11 +56,13 @@ class Segmentation:
 
 
 class Prediction(NamedTuple):
-    """At the model's resolution: labels (D, H, W) uint8, confidence (D, H, W) float32; update: see `Segmentation`."""
+    """At the model's resolution: labels (D, H, W) uint8, confidence (D, H, W) float32; update: see `Segmentation`;
+    since_full: see `MadeBy`."""
 
     labels: np.ndarray
     confidence: np.ndarray
     update: str = "full"
+    since_full: int = 0
 
 
 class Segmenter:
@@ -181,7 +183,7 @@ class Segmenter:
             "total": restored - started,
         }
         labels, confidence = volume.with_voxels(labels), volume.with_voxels(confidence)
-        made_by = self._made_by(prediction.update)
+        made_by = self._made_by(prediction.update, prediction.since_full)
         return Segmentation(labels, confidence, timings, warnings, prediction.update, made_by, scope)
 
     def _judge(self, x: np.ndarray, prediction: Prediction, prepared: Prepared) -> Scope | None:
@@ -191,12 +193,12 @@ class Segmenter:
             self._judged = self._scope.judge(x, prediction.labels, prediction.confidence, spacing)
         return self._judged
 
-    def _made_by(self, update: str) -> MadeBy:
+    def _made_by(self, update: str, since_full: int) -> MadeBy:
         engine = self.engine  # the one that ran: a failed one makes way before it is tried again
         names = (self.checkpoint.hash, engine.name, engine.precision, engine.device)
         # torch's default follows the environment, the other engines' the machine
         threads = self._threads or (torch.get_num_threads() if engine.name == "torch" else 0)
-        return MadeBy(*names, threads, self.modalities, update, *self._plan)
+        return MadeBy(*names, threads, self.modalities, update, *self._plan, since_full)
 
     def follow(self, made_by: MadeBy | None) -> None:
         """From now on crop and tile as ``made_by`` did, whatever this machine and the volumes before would suggest.
@@ -221,7 +223,8 @@ class Segmenter:
         seen, into = x[(..., *inside)], (labels[inside], confidence[inside])
 
         def whole(engine: Engine, window_voxels: int) -> tuple[np.ndarray, np.ndarray]:
-            limit = followed.window_voxels if followed else min(window_voxels, self._affordable_voxels(engine))
+            affordable = followed.window_voxels if followed else self._affordable_voxels(engine)
+            limit = min(window_voxels, affordable)
             self._plan = (box, limit)
             _fill(engine, seen, plan_windows(seen.shape[-3:], limit), *into)
             return labels, confidence

@@ -121,6 +121,8 @@ class PromptDecoder(nn.Module):
     def __init__(self, config: PromptConfig) -> None:
         super().__init__()
         self.config = config
+        self.hash = ""
+        """Of the file that it was read from."""
         c2, c4, _ = config.channels
         self.keys = nn.ModuleList(nn.Linear(c, config.key, bias=False) for c in config.channels)
         self.detail, self.context = nn.Linear(c2, config.hidden2), nn.Linear(c4, config.hidden4)

@@ -43,4 +43,5 @@ def load_prompt_decoder(path: str | Path, checkpoint: Checkpoint) -> PromptDecod
         raise CheckpointError(f"{path}: for channels {config.channels}, the network has {checkpoint.config.channels}")
     decoder = PromptDecoder(config)
     load_strictly(decoder, weights, "a prompt decoder")
+    decoder.hash = metadata["hash"]
     return decoder.to(memory_format=torch.channels_last_3d).eval()

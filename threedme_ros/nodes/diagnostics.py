@@ -194,8 +194,8 @@ class Health:
         return level, "; ".join((*broken, *late, *notes)) or state
 
 
-def diagnostics_message(status: DiagnosticStatus, stamp) -> DiagnosticArray:
-    message = DiagnosticArray(status=[status])
+def diagnostics_message(stamp, *statuses: DiagnosticStatus) -> DiagnosticArray:
+    message = DiagnosticArray(status=statuses)
     message.header.stamp = stamp
     return message
 

@@ -187,7 +187,7 @@ class DicomReceiver(Node):
             "bytes_in_assembly": self._store.nbytes,
         }
         status = self._tally.status(self.get_fully_qualified_name(), "listening", time.monotonic(), values)
-        self._diagnostics.publish(diagnostics_message(status, self.get_clock().now().to_msg()))
+        self._diagnostics.publish(diagnostics_message(self.get_clock().now().to_msg(), status))
 
 
 def silence_libraries() -> None:

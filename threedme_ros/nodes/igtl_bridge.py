@@ -259,7 +259,7 @@ class IgtlBridge(Node):
         values = {"role": parameters.role, "address": f"{parameters.host}:{parameters.port}", "peers": peers}
         values |= {f"sources of {topic}": count for topic, count in self._sources.items()}
         status = self._tally.status(self.get_fully_qualified_name(), f"{peers} peers", time.monotonic(), values)
-        self._diagnostics.publish(diagnostics_message(status, self.get_clock().now().to_msg()))
+        self._diagnostics.publish(diagnostics_message(self.get_clock().now().to_msg(), status))
 
 
 def _seconds(stamp: Time) -> float:

@@ -107,7 +107,9 @@ class PerceptionParameters(Parameters):
         "", "folder for a bag of every volume and every result, `threedme replay` makes them again; empty: none"
     )
     record_limit_gb: float = parameter(
-        20.0, "the recording ends when its folder holds so much [GB]", between=(0.001, 1e6)
+        20.0,
+        "the recording ends when it, and what lay in its folder before, hold so much [GB]",
+        between=(0.001, 1e6),
     )
     autostart: bool = parameter(True, "configure and activate without a lifecycle manager")
     min_confidence: float = parameter(

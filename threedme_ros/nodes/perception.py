@@ -11,7 +11,7 @@
 | `anatomy/points` | PointCloud2 | reliable, transient local, 1 | x y z [m] rgb label confidence |
 | `anatomy/obstacles` | PointCloud2 | reliable, transient local, 1 | no-go anatomy grown by its margin [m], repeated |
 | `anatomy/markers` | MarkerArray | reliable, transient local, 1 | one TRIANGLE_LIST a structure [m] |
-| `/diagnostics` | DiagnosticArray | reliable, volatile, 10 | 1 Hz, and after every volume: `Health` |
+| `/diagnostics` | DiagnosticArray | reliable, volatile, 10 | 1 Hz, and after every volume: `Health`, `Tape` |
 
 Clicks (`/clicked_point`, `prompt/*`, `~/clear_prompts`): `threedme_ros.nodes.prompting`.
 
@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import sys
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PointStamped
 from rclpy.clock import Clock, ClockType
 from rclpy.parameter import Parameter
@@ -79,7 +79,7 @@ class PerceptionNode(ManagedNode):
         self._volumes = None
         self._obstacle_timer = None
         self._live = LiveParameters(self, self._on_change)
-        self._tape = Tape(self, RECORDED)
+        self._tape = Tape(self, RECORDED, self._left_behind)
         self._outputs = Outputs(self, self._tape, self._warn)
         self._prompting = Prompting(self, self._warn, self._left_behind)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -205,12 +205,12 @@ class PerceptionNode(ManagedNode):
         stale_after_s = self.get_parameter("stale_after_s").value
         name = self.get_fully_qualified_name()
         watched = self._worker.describe() if self._worker else {}
-        shown = {**self._engine, **watched, **self._prompting.describe(), **self._tape.describe()}
+        shown = {**self._engine, **watched, **self._prompting.describe()}
         shown["threads_left_behind"] = self.threads_left_behind
         status = self._health.status(name, self.state, stale_after_s, shown)
-        if self._tape.failure and status.level != DiagnosticStatus.ERROR:
-            status.level, status.message = DiagnosticStatus.ERROR, f"recording stopped: {self._tape.failure}"
-        message = diagnostics_message(status, self.get_clock().now().to_msg())
+        # of its own: what planning trusts must not fall with a full disk
+        recording = self._tape.status(f"{name}: recording")
+        message = diagnostics_message(self.get_clock().now().to_msg(), status, *recording)
         self._diagnostics.publish(message)
         self.record("/diagnostics", message)
 

@@ -279,7 +279,7 @@ class PlanningScene(Node):
         pairs = [KeyValue(key=str(key), value=str(value)) for key, value in values.items()]
         name = self.get_fully_qualified_name()
         status = DiagnosticStatus(level=level, name=name, message=message, hardware_id="threedme_ros", values=pairs)
-        self._diagnostics.publish(diagnostics_message(status, self.get_clock().now().to_msg()))
+        self._diagnostics.publish(diagnostics_message(self.get_clock().now().to_msg(), status))
 
 
 def main(args: list[str] | None = None) -> int:

@@ -150,7 +150,8 @@ class Prompting:
     def describe(self) -> dict[str, str]:
         """What diagnostics show."""
         with self._lock:
-            return {"prompt": self._state if self._segmenter else f"unavailable: {self._why_not}"}
+            made_by = self._segmenter.description if self._segmenter else ""
+            return {"prompt": self._state if made_by else f"unavailable: {self._why_not}", "prompt_made_by": made_by}
 
     def clear(self) -> str:
         """Forget the clicks; what was shown of them goes. Returns what was done, in words."""
@@ -252,7 +253,7 @@ class Prompting:
             finally:
                 self._encoding = False
         found = segmenter.click(np.array(session.points_m) * MM_PER_M, np.array(session.foreground))
-        labels = volume_message(found.mask, session.header.stamp)
+        labels = volume_message(found.mask, session.header.stamp, description=segmenter.description)
         markers = _markers(found.mask, session)
         volume_ml = int(found.mask.voxels.sum()) * found.mask.grid.voxel_volume_ml
         with self._lock:

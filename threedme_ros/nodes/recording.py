@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import sqlite3
 import threading
@@ -12,11 +13,13 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 from rclpy.serialization import serialize_message
 from std_msgs.msg import String
 
-from threedme_ros.nodes.bag import BagWriter, typestore
+from threedme_ros.nodes.bag import UNUSABLE, BagWriter, typestore
 from threedme_ros.nodes.parameters import ParameterError
+from threedme_ros.nodes.watchdog import LeftBehind
 
 SESSION = "recording"
 """The topic, below the node's name, of the first message: a String, JSON, which topic holds what."""
@@ -25,6 +28,9 @@ WAITING_BYTES = 256 << 20
 WAITING_GROUPS = 256
 RESERVE_BYTES = 256 << 20
 """Left free on the disk: the node's own files need some, too."""
+
+MESSAGE_BYTES = 1_000_000_000
+"""SQLite holds no more in one row."""
 
 POINT_BYTES = 200
 """A Point of a marker, a Python object with three numbers."""
@@ -35,9 +41,9 @@ CLOSE_TIMEOUT_S = 30.0
 class Recorder:
     """One bag in ``folder``, named by its time; safe from any thread.
 
-    Everything handed over is written or counted as missed: what comes faster than the disk takes it, and all that comes
-    after the recording has stopped. It stops when all bags in ``folder`` hold ``limit_bytes``, when the disk is full or
-    fails; ``stopped(reason)`` hears of it once, from the recorder's thread.
+    Everything handed over is written or counted as missed: what comes faster than the disk takes it, what is larger
+    than `MESSAGE_BYTES`, and all that comes after the recording has stopped. It stops when this bag and what lay in
+    ``folder`` before hold ``limit_bytes``, when the disk is full or fails; ``stopped(reason)`` hears of it once.
 
     topics: what `put` calls them -> (name in the bag, type). session: name of the first message's topic.
     Raises ModuleNotFoundError without rosbags, BagError for a type that is not installed.
@@ -65,8 +71,8 @@ class Recorder:
         """Why the recording has stopped; empty while it goes on."""
         self._bag: Path | None = None
         self._written = self._written_bytes = self._missed = 0
-        self._thread = threading.Thread(target=self._run, name="recording", daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._run, name="recording", daemon=True)
+        self.thread.start()
 
     def put(self, messages: Mapping[str, object]) -> None:
         """Messages that belong together, by what they are called; never waits. They must not change afterwards."""
@@ -94,11 +100,14 @@ class Recorder:
             }
 
     def close(self) -> None:
-        """Write what waits and end the bag; given up after `CLOSE_TIMEOUT_S`, which leaves a bag that can be read."""
+        """Write what waits and end the bag. Given up after `CLOSE_TIMEOUT_S`: what still waits then is missed, and what
+        was written can be read."""
         with self._ready:
             self._closing = True
             self._ready.notify()
-        self._thread.join(CLOSE_TIMEOUT_S)
+        self.thread.join(CLOSE_TIMEOUT_S)
+        if self.thread.is_alive():
+            self._fail(f"the disk took nothing for {CLOSE_TIMEOUT_S:.0f} s at the end")
 
     def _run(self) -> None:
         writer = None
@@ -107,12 +116,9 @@ class Recorder:
             while group := self._take():
                 self._write(writer, group)
             writer.close()
-        except (OSError, sqlite3.Error, FullError) as error:
-            self._fail(f"{type(error).__name__}: {error}" if isinstance(error, sqlite3.Error) else str(error))
-            if writer:
-                _end(writer)
-        except Exception as error:  # a defect of ours or of the library's: the node goes on without its recording
-            self._fail(f"{type(error).__name__}: {error}")
+        except Exception as error:  # whatever it is, the node goes on without its recording
+            plain = isinstance(error, (OSError, FullError))
+            self._fail(str(error) if plain else f"{type(error).__name__}: {error}")
             if writer:
                 _end(writer)
 
@@ -122,12 +128,8 @@ class Recorder:
         self._limit -= before
         if self._limit <= 0:
             raise FullError(f"{self._folder} holds {before / 1e9:.1f} GB already: expected less than the limit")
-        name = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}_{os.getpid()}"
-        bag = self._folder / name
-        for number in range(1, 1000):
-            if not bag.exists():
-                break
-            bag = self._folder / f"{name}_{number}"
+        # two nodes in containers may share a second and a process number
+        bag = self._folder / f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}_{os.getpid()}_{secrets.token_hex(2)}"
         writer = BagWriter(bag, self._types)
         session = String(data=json.dumps({"topics": self._topics}))
         writer.write(self._session, self._began_ns, serialize_message(session))
@@ -150,6 +152,10 @@ class Recorder:
         try:
             data = {key: serialize_message(message) for key, message in messages.items()}
             size = sum(len(block) for block in data.values())
+            if max(len(block) for block in data.values()) > MESSAGE_BYTES:
+                with self._ready:
+                    self._missed += len(messages)
+                return
             if self._written_bytes + size > self._limit:
                 raise FullError(f"the limit of the recording is reached in {self._folder}")
             if shutil.disk_usage(self._folder).free < RESERVE_BYTES + size:
@@ -167,6 +173,8 @@ class Recorder:
 
     def _fail(self, reason: str) -> None:
         with self._ready:
+            if self.failure:  # given up before, at the end
+                return
             self.failure = reason
             self._missed += sum(len(messages) for _, _, messages in self._waiting)
             self._waiting.clear()
@@ -198,15 +206,20 @@ class Tape:
     Topics are called as the node calls them; in the bag they bear their full names, remapped as they are.
     """
 
-    def __init__(self, node, kinds: Mapping[str, type]) -> None:
-        """kinds: message class of each topic."""
-        self._node, self._kinds = node, dict(kinds)
+    def __init__(self, node, kinds: Mapping[str, type], left_behind: LeftBehind) -> None:
+        """kinds: message class of each topic. left_behind: gets the recorder's thread if the disk hangs at the end."""
+        self._node, self._kinds, self._left_behind = node, dict(kinds), left_behind
         self._recorder: Recorder | None = None
 
     def start(self, folder: str, limit_gb: float, stopped: Callable[[str], None]) -> None:
-        """A new bag in ``folder``; with an empty one nothing is recorded. Raises as `Recorder`."""
+        """A new bag in ``folder``; with an empty one nothing is recorded.
+
+        Raises as `Recorder`, and ParameterError for a folder whose name no bag can have.
+        """
         if not folder:
             return
+        if odd := sorted(UNUSABLE & set(str(Path(folder).expanduser().absolute()))):
+            raise ParameterError(f"record {folder!r}: expected a folder without {' '.join(odd)} in its path")
         self._recorder = Recorder(
             Path(folder).expanduser(),
             {topic: (self._node.resolve_topic_name(topic), type_name(kind)) for topic, kind in self._kinds.items()},
@@ -219,19 +232,26 @@ class Tape:
         if recorder := self._recorder:
             recorder.put(messages)
 
-    @property
-    def failure(self) -> str:
-        """Why a recording that was asked for has stopped; else empty."""
-        return self._recorder.failure if self._recorder else ""
-
-    def describe(self) -> dict[str, object]:
-        """What diagnostics show."""
-        return self._recorder.describe() if self._recorder else {"recording": "off"}
+    def status(self, name: str) -> list[DiagnosticStatus]:
+        """How the recording is, for `/diagnostics`; nothing where none was asked for."""
+        recorder = self._recorder
+        if not recorder:
+            return []
+        told = recorder.describe()
+        level, message = DiagnosticStatus.OK, "recording"
+        if recorder.failure:
+            level, message = DiagnosticStatus.ERROR, f"recording stopped: {recorder.failure}"
+        elif told["record_missed"]:
+            level, message = DiagnosticStatus.WARN, f"{told['record_missed']} messages are not in the recording"
+        values = [KeyValue(key=key, value=str(value)) for key, value in told.items()]
+        return [DiagnosticStatus(level=level, name=name, message=message, hardware_id="threedme_ros", values=values)]
 
     def stop(self) -> None:
         recorder, self._recorder = self._recorder, None
         if recorder:
             recorder.close()
+            if recorder.thread.is_alive():
+                self._left_behind.add(recorder.thread)
 
 
 def type_name(kind: type) -> str:

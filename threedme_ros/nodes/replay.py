@@ -6,20 +6,22 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
 import numpy as np
 
+from threedme_ros.documents import parse_mapping
 from threedme_ros.inference.engines import EngineError
 from threedme_ros.inference.incremental import UPDATES, IncrementalSegmenter, UpdatePolicy
 from threedme_ros.inference.made_by import MadeBy, MadeByError
 from threedme_ros.inference.segmenter import Segmentation, Segmenter
 from threedme_ros.model.checkpoint import Checkpoint
-from threedme_ros.nodes.bag import BagError, Entry, find_bags, read_bag, standard_types
+from threedme_ros.nodes.bag import BagError, Entry, decoded, find_bags, holds_nothing, read_bag, standard_types
 from threedme_ros.volume import Volume
-from threedme_ros.volume_io import volume_from_bytes
+from threedme_ros.volume_io import DEFAULT_MAX_VOXELS, volume_from_bytes
 
 IDENTICAL, DIFFERENT, UNCHECKED = "identical", "different", "not checked"
 CHECKED_TOPICS = ("volume", "trace", "labels", "confidence")
@@ -30,7 +32,7 @@ POLICY = UpdatePolicy(full_every=0)
 
 
 class ReplayError(ValueError):
-    """The recording cannot be played with this checkpoint; the message says which one it needs."""
+    """A recording cannot be played with this checkpoint; the message says which one it needs."""
 
 
 @dataclass(frozen=True)
@@ -46,45 +48,69 @@ class Row:
     seconds: float = 0.0
 
 
-def replay(folder: Path, checkpoint: Checkpoint) -> Iterator[Row]:
-    """Every result in the bags of ``folder``, in order, as soon as it is compared.
+@dataclass(frozen=True)
+class Skipped:
+    """A bag, or the rest of one, that could not be played, and why."""
 
-    Raises BagError for what is no recording of ours, ReplayError if another checkpoint made it.
+    why: str
+
+
+def replay(folder: Path, checkpoint: Checkpoint, max_voxels: int = DEFAULT_MAX_VOXELS) -> Iterator[Row | Skipped]:
+    """Every result in the bags of ``folder``, in order, as soon as it is compared; then the bags that were skipped.
+
+    max_voxels: as the node was told. Raises BagError or ReplayError where nothing at all could be compared: no
+    recording of ours, damaged, or made by another checkpoint.
     """
+    compared, refused = False, []
     for file in find_bags(folder):
-        yield from _replay_bag(file, checkpoint)
+        if holds_nothing(file):
+            continue
+        try:
+            for row in _replay_bag(file, checkpoint, max_voxels):
+                compared = True
+                yield row
+        except (BagError, ReplayError) as error:
+            refused.append(error)
+    if refused and not compared:
+        raise refused[0]
+    for error in refused:
+        yield Skipped(str(error))
 
 
 def recorded_volumes(folder: Path) -> int:
-    """Volumes that came in, those without a result too."""
-    return sum(1 for file in find_bags(folder) for _ in read_bag(file, {_topics(file)["volume"]}))
+    """Volumes that came in, those without a result too, as far as the bags can be read."""
+    count = 0
+    for file in find_bags(folder):
+        with suppress(BagError):
+            for _ in read_bag(file, {_topics(file)["volume"]}):
+                count += 1
+    return count
 
 
-def _replay_bag(file: Path, checkpoint: Checkpoint) -> Iterator[Row]:
+def _replay_bag(file: Path, checkpoint: Checkpoint, max_voxels: int) -> Iterator[Row]:
     names = _topics(file)
     store = standard_types()
-    traces = [json.loads(_text(store, entry)) for entry in read_bag(file, {names["trace"]})]
-    wanted = Counter(trace.get("volume_sha256") for trace in traces)
-    remaker = _Remaker(checkpoint)
+    wanted = Counter(_trace(store, entry).get("volume_sha256") for entry in read_bag(file, {names["trace"]}))
+    remaker = _Remaker(checkpoint, max_voxels)
     inputs: dict[str, object] = {}  # messages by the SHA-256 of their data, until their last result
-    called = {name: topic for topic, name in names.items() if topic in CHECKED_TOPICS}
+    called = {name: topic for topic, name in names.items()}
     trace, labels = {}, None
     try:
         for entry in read_bag(file, set(called)):
             topic = called[entry.topic]
             if topic == "trace":
-                trace, labels = json.loads(_text(store, entry)), None
+                trace, labels = _trace(store, entry), None
                 continue
-            message = store.deserialize_cdr(entry.data, "sensor_msgs/msg/CompressedImage")
+            message = _image(store, entry)
             if topic == "volume":
-                digest = hashlib.sha256(message.data).hexdigest()
+                digest = hashlib.sha256(message.data).hexdigest() if message else ""
                 if wanted[digest]:
                     inputs[digest] = message
             elif topic == "labels":
                 labels = message
-            elif labels is not None:  # the confidence: the last of a result that we look at
-                yield remaker.row(trace, inputs.get(trace.get("volume_sha256")), labels, message)
+            else:  # the confidence: the last of a result that we look at
                 digest = trace.get("volume_sha256")
+                yield remaker.row(trace, inputs.get(digest), labels, message)
                 wanted[digest] -= 1
                 if not wanted[digest]:
                     inputs.pop(digest, None)
@@ -96,28 +122,46 @@ def _topics(file: Path) -> dict[str, str]:
     """What the node calls its topics -> their names in the bag; from the first message."""
     first = next(iter(read_bag(file)), None)
     try:
-        names = json.loads(_text(standard_types(), first))["topics"]
+        names = parse_mapping(_text(standard_types(), first))["topics"]
         return {topic: str(names[topic]) for topic in CHECKED_TOPICS}
-    except (AttributeError, ValueError, KeyError, TypeError, RecursionError) as error:
+    except (AttributeError, ValueError, KeyError, TypeError) as error:
         raise BagError(f"{file}: no recording of a perception node: its first message does not tell topics") from error
 
 
 def _text(store, entry: Entry) -> str:
-    return store.deserialize_cdr(entry.data, "std_msgs/msg/String").data
+    return decoded(store, entry, "std_msgs/msg/String").data
+
+
+def _trace(store, entry: Entry) -> dict:
+    """Empty if it cannot be read; then `_Remaker.row` says so."""
+    try:
+        trace = parse_mapping(_text(store, entry))
+    except ValueError:
+        return {}
+    return trace if isinstance(trace.get("volume_sha256"), str) else {}
+
+
+def _image(store, entry: Entry):
+    """The CompressedImage; None if it cannot be read."""
+    try:
+        return decoded(store, entry, "sensor_msgs/msg/CompressedImage")
+    except BagError:
+        return None
 
 
 class _Remaker:
     """Makes results again, with one segmenter at a time."""
 
-    def __init__(self, checkpoint: Checkpoint) -> None:
-        self._checkpoint = checkpoint
+    def __init__(self, checkpoint: Checkpoint, max_voxels: int) -> None:
+        self._checkpoint, self._max_voxels = checkpoint, max_voxels
         self._key: tuple = ()
         self._segmenter: Segmenter | None = None
         self._updates: IncrementalSegmenter | None = None
 
     def row(self, trace: dict, message, labels, confidence) -> Row:
-        """The result that ``trace`` tells of, from the recorded input (None: none), against what was published."""
-        stamp = f"{labels.header.stamp.sec}.{labels.header.stamp.nanosec:09d}"
+        """The result that ``trace`` tells of, from the recorded input, against what was published; each None if it is
+        not there, or cannot be read."""
+        stamp = _stamp(labels or confidence or message)
         try:
             made_by = MadeBy.from_json(json.dumps(trace))
         except MadeByError as error:
@@ -129,11 +173,16 @@ class _Remaker:
         if message is None:
             self._forget()
             return Row(stamp, made_by, UNCHECKED, "its volume is not in the recording, or not as it was")
+        if labels is None or confidence is None:
+            self._forget()
+            return Row(stamp, made_by, UNCHECKED, "its labels or its confidence cannot be read")
         began = perf_counter()
         try:
-            volume = volume_from_bytes(message.data, message.format, frame_id=message.header.frame_id)
+            volume, *told = [
+                volume_from_bytes(m.data, m.format, frame_id=m.header.frame_id, max_voxels=self._max_voxels)
+                for m in (message, labels, confidence)
+            ]
             made = self._make(volume, made_by)
-            told = [volume_from_bytes(m.data, m.format) for m in (labels, confidence)]
         except (ValueError, EngineError) as error:
             self._forget()
             return Row(stamp, made_by, UNCHECKED, str(error))
@@ -177,6 +226,10 @@ class _Remaker:
     def _forget(self) -> None:
         if self._updates:
             self._updates.forget()
+
+
+def _stamp(message) -> str:
+    return f"{message.header.stamp.sec}.{message.header.stamp.nanosec:09d}" if message else "unknown"
 
 
 def _differences(made: Segmentation, labels: Volume, confidence: Volume) -> str:
