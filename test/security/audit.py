@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import os
 import re
 import subprocess
 import sys
@@ -79,11 +80,13 @@ def check_source(findings: Findings) -> None:
 
 def index_address() -> str:
     """Of the index that pip uses here, up to where its JSON begins."""
-    asked = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
-    configured = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+    asked = [sys.executable, "-m", "pip", "config", "get"]
+    configured = os.environ.get("PIP_INDEX_URL", "")
+    for key in ("install.index-url", "global.index-url"):
+        configured = configured or subprocess.run([*asked, key], capture_output=True, text=True, check=False).stdout
     from pip._internal.models.index import PyPI
 
-    return (configured or PyPI.simple_url).rstrip("/").removesuffix("/simple") + "/pypi"
+    return (configured.strip() or PyPI.simple_url).rstrip("/").removesuffix("/simple") + "/pypi"
 
 
 def fetch(address: str) -> dict | None:
@@ -101,7 +104,7 @@ def fetch(address: str) -> dict | None:
 def advisories(name: str, version: str, address: str, ask: Callable[[str], dict | None] = fetch) -> list[str] | str:
     """What is known against a release (empty: the newest), as identifiers; or, as text, why that cannot be said."""
     found = (ask(f"{address}/{name}/{version}/json") if version else None) or ask(f"{address}/{name}/json")
-    if not found or "vulnerabilities" not in found:
+    if not found or not isinstance(found.get("vulnerabilities"), list):
         return "the index tells nothing of it"
     told = found.get("info", {}).get("version")
     if version and told != version:

@@ -8,20 +8,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[2] / "threedme_ros"
-CODE_FROM_DATA = {
-    "eval", "exec", "compile", "__import__",
-    "os.system", "os.popen", "os.execv", "os.execvp", "subprocess.getoutput", "subprocess.getstatusoutput",
-    "pickle.load", "pickle.loads", "pickle.Unpickler", "marshal.load", "marshal.loads", "shelve.open",
-    "dill.load", "dill.loads", "joblib.load", "cloudpickle.load", "cloudpickle.loads", "pandas.read_pickle",
-    "yaml.full_load", "yaml.unsafe_load", "yaml.full_load_all", "yaml.unsafe_load_all",
-    "torch.hub.load", "tempfile.mktemp",
-}  # fmt: skip
+CODE_FROM_DATA = re.compile(
+    r"eval|exec|compile|__import__|os\.(system|popen|exec\w+|spawn\w+|posix_spawnp?)|subprocess\.get(status)?output"
+    r"|_?c?pickle\.(?!(Unp|P)icklingError$)\w+|(marshal|shelve|dill|joblib|cloudpickle|runpy|code|codeop)\.\w+"
+    r"|pandas\.read_pickle|yaml\.(full|unsafe)_load(_all)?|torch\.(hub|jit)\.load|torch\.serialization\.\w+"
+    r"|tempfile\.mktemp"
+)
+"""Named at all, called or not: what is called may bear another name."""
 MUST_SAY = {
     "torch.load": ("weights_only", True),
     "numpy.load": ("allow_pickle", False),
-    "tarfile.TarFile.extractall": ("filter", "data"),
+    "numpy.lib.format.read_array": ("allow_pickle", False),
+    ".extract": ("filter", "data"),
+    ".extractall": ("filter", "data"),
 }
-"""Safe only with this argument, in words: a default may change, and did."""
+"""Safe only with this argument, in words: a default may change, and did. A name with a dot before it is any method."""
 SAFE_LOADERS = {"yaml.SafeLoader", "yaml.CSafeLoader", "getattr(yaml, 'CSafeLoader', yaml.SafeLoader)"}
 SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -38,20 +39,21 @@ def breaches(source: str, where: str = "") -> list[str]:
 
 def _breaches(tree: ast.AST, names: dict[str, str]) -> Iterator[tuple[int, str]]:
     for node in ast.walk(tree):
+        if isinstance(node, ast.Name | ast.Attribute):
+            named = _dotted(node, names).removeprefix("builtins.")
+            if CODE_FROM_DATA.fullmatch(named):
+                yield node.lineno, f"{named}: data becomes code"
         if not isinstance(node, ast.Call):
             continue
         called = _dotted(node.func, names)
-        given = {keyword.arg: getattr(keyword.value, "value", None) for keyword in node.keywords}
-        if called in CODE_FROM_DATA:
-            yield node.lineno, f"{called}: data becomes code"
-        if given.get("shell"):
-            yield node.lineno, f"{called}: a shell reads its arguments"
-        if called.endswith(".extractall"):
-            called = "tarfile.TarFile.extractall"
+        given = {keyword.arg: getattr(keyword.value, "value", ...) for keyword in node.keywords}
+        if given.get("shell", False) is not False:
+            yield node.lineno, f"{called}: a shell may read its arguments"
         if called in ("yaml.load", "yaml.load_all") and not _loader(node, tree) <= SAFE_LOADERS:
             yield node.lineno, f"{called}: expected Loader= a safe one"
-        if called in MUST_SAY and given.get(MUST_SAY[called][0], ...) != MUST_SAY[called][1]:
-            yield node.lineno, f"{called}: expected {MUST_SAY[called][0]}={MUST_SAY[called][1]!r}"
+        key = called if called in MUST_SAY else f".{called.rpartition('.')[2]}"
+        if key in MUST_SAY and given.get(MUST_SAY[key][0], ...) != MUST_SAY[key][1]:
+            yield node.lineno, f"{called}: expected {MUST_SAY[key][0]}={MUST_SAY[key][1]!r}"
 
 
 def _loader(call: ast.Call, tree: ast.AST) -> set[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from audit import CANARY, ROOT, Findings, advisories, check_advisories, check_pins, pins
+from audit import CANARY, ROOT, Findings, advisories, check_advisories, check_pins, index_address, pins
 
 KNOWN = {"id": "PYSEC-1"}
 
@@ -55,6 +55,16 @@ def test_an_index_without_advisories_vouches_for_nothing(newest):
         ask = index({("a", "1.0"): []}, newest)
     findings = checked({"a": "1.0"}, ask)
     assert not findings.good and findings.unchecked == [f"advisories: the index does not know the one against {CANARY}"]
+
+
+def test_an_index_that_knows_no_list_of_advisories_tells_nothing():
+    ask = lambda address: {"info": {"version": "1.0"}, "vulnerabilities": None}  # noqa: E731
+    assert advisories("a", "1.0", "index", ask) == "the index tells nothing of it"
+
+
+def test_the_index_is_the_one_that_pip_asks(monkeypatch):
+    monkeypatch.setenv("PIP_INDEX_URL", "https://index.example/simple/")
+    assert index_address() == "https://index.example/pypi"
 
 
 def test_an_index_out_of_reach_is_said_to_be():
