@@ -88,8 +88,39 @@ def test_result_grows_stale_with_age_if_a_limit_is_set(health, clock):
     assert status(health, stale_after_s=30.0)[0].level == DiagnosticStatus.OK
 
 
+def test_a_source_that_is_gone_is_not_called_current(health):
+    health.listening(True)
+    health.sources = 1
+    health.seen()
+    health.segmented(0.1)
+    assert status(health)[1]["source"] == "current"
+    health.sources = 0
+    message, values = status(health)
+    assert (message.level, message.message) == (DiagnosticStatus.OK, "active, no source any more")
+    assert (values["source"], values["anatomy"]) == ("gone", "current")
+
+
+def test_what_came_while_disabled_makes_the_anatomy_stale(health):
+    health.segmented(0.1)
+    health.seen()
+    health.disabled()
+    message, values = status(health)
+    assert (message.level, values["anatomy"], values["volumes_ignored"]) == (DiagnosticStatus.WARN, "stale", "1")
+    assert message.message == "anatomy is stale: a newer volume came while disabled"
+    health.segmented(0.1)
+    assert status(health)[1]["anatomy"] == "current"
+
+
+def test_what_was_withdrawn_is_no_anatomy(health):
+    health.segmented(0.1)
+    health.refused("odd")
+    health.withdrawn()
+    assert status(health)[1]["anatomy"] == "none"
+
+
 def test_silent_source_is_stale_until_it_sends_again(health, clock):
     health.listening(True)
+    health.sources = 1
     clock.now_s += 4.0
     assert status(health, stale_after_s=5.0)[1]["source"] == "waiting"
     clock.now_s += 2.0

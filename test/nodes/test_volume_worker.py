@@ -40,10 +40,12 @@ class Outlet:
     def now_ns(self):
         return 100 * 10**9
 
-    def publish_results(self, results):
+    def publish_results(self, results, check):
+        check()
         self.results.append(results)
 
-    def publish_clouds(self, clouds):
+    def publish_clouds(self, clouds, check):
+        check()
         self.clouds.append(clouds)
 
     def publish_health(self):
@@ -181,6 +183,90 @@ def test_changed_margin_rebuilds_the_clouds_without_the_network(rig):
     assert outlet.clouds[0].obstacles.data != outlet.results[0].clouds.obstacles.data
     assert outlet.clouds[0].obstacles.header.stamp.sec == 1
     assert not segmenter.started.is_set() and health.counts["seen"] == 1
+
+
+WIDER = Anatomy([Structure(1, "bone", (250, 236, 180), 40.0, "no-go")])
+
+
+def test_a_margin_changed_while_nothing_runs_shows_as_soon_as_it_runs_again(rig):
+    worker, _, health, outlet = rig
+    worker.submit(good(1))
+    wait(lambda: health.counts["segmented"] == 1)
+    worker.stop(10)
+    worker.change(Settings(PerceptionParameters(), WIDER))
+    worker.start()
+    wait(lambda: outlet.clouds)
+    assert outlet.clouds[0].obstacles.data != outlet.results[0].clouds.obstacles.data
+    assert worker.last_obstacles is outlet.clouds[0].obstacles
+
+
+def test_a_margin_changed_amid_a_volume_shows_though_a_bad_one_takes_the_place_of_the_change(rig):
+    worker, segmenter, health, outlet = rig
+    segmenter.gate.clear()
+    worker.submit(good(1))
+    assert segmenter.started.wait(10)
+    worker.change(Settings(PerceptionParameters(), WIDER))
+
+    def refuse(volume):
+        raise VolumeError("constant")
+
+    segmenter.segment = refuse  # from the second on
+    worker.submit(good(2))
+    segmenter.gate.set()
+    wait(lambda: health.counts["refused"] == 1 and outlet.clouds)
+    assert outlet.clouds[-1].obstacles.data != outlet.results[0].clouds.obstacles.data
+
+
+def test_clouds_that_cannot_be_built_again_are_told_once(rig, monkeypatch):
+    worker, _, health, outlet = rig
+    worker.submit(good(1))
+    wait(lambda: health.counts["segmented"] == 1)
+    tried = []
+
+    def fails(*_):
+        tried.append(1)
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(pipeline, "clouds", fails)
+    worker.change(Settings(PerceptionParameters(), WIDER))
+    wait(lambda: "no room" in health.last_error)
+    worker.submit(good(2))
+    wait(lambda: health.counts["segmented"] == 2)
+    assert len(tried) == 1 and not outlet.clouds  # the next volume brings them anyway
+
+
+def test_what_was_given_up_publishes_nothing_more(hanging):
+    """The publisher of the first topic hangs, and comes back when another volume was shown."""
+    rig = hanging(Bones(), Bones())
+    gate, published = threading.Event(), []
+
+    def publish(results, check):
+        for topic in ("labels", "anatomy/points"):
+            check()
+            if results.header.stamp.sec == 1 and topic == "labels":
+                gate.wait(30)
+            published.append((results.header.stamp.sec, topic))
+
+    rig.outlet.publish_results = publish
+    rig.worker.submit(good(1))
+    wait(lambda: rig.worker.describe()["watchdog"].startswith("volume for"))
+    wait(lambda: rig.worker._watch.stage == "publishing")
+    rig.clock.now_s += 31.0
+    assert rig.worker.check() == ""
+    rig.worker.submit(good(2))
+    wait(lambda: len(published) == 2)
+    gate.set()
+    wait(lambda: rig.left_behind.count == 0)
+    assert published == [(2, "labels"), (2, "anatomy/points"), (1, "labels")]
+
+
+def test_a_flood_of_refusals_is_no_flood_of_diagnostics(rig):
+    worker, _, health, outlet = rig
+    told = []
+    outlet.publish_health = lambda: told.append(1)
+    for _ in range(200):
+        worker.submit(volume_message(IMAGE, Time()))
+    assert health.counts["refused"] == 200 and 1 <= len(told) < 100
 
 
 def test_volumes_before_start_after_stop_and_while_disabled_are_ignored():

@@ -65,6 +65,12 @@ class Health:
             self.counts["seen"] += 1
             self._last_seen_s = self._clock()
 
+    def disabled(self) -> None:
+        """A volume came while the node is told not to segment, and is ignored: what is shown is older."""
+        with self._lock:
+            self.counts["ignored"] += 1
+            self._stale_reason = "a newer volume came while disabled"
+
     def stamped(self, odd: str, counts: Mapping[str, int]) -> None:
         """What is odd about the stamp of the last volume (see `StampWatch`), and how many were."""
         with self._lock:
@@ -131,6 +137,11 @@ class Health:
             self._last_result_s = self._last_seen_s = None
             self._latencies_s.clear()
 
+    def withdrawn(self) -> None:
+        """What was published is no longer there."""
+        with self._lock:
+            self._last_result_s, self._stale_reason = None, ""
+
     def status(self, name: str, state: str, stale_after_s: float, shown: Mapping[str, object]) -> DiagnosticStatus:
         """One status; ``shown``: what runs (checkpoint hash, engine, precision, device), as it is."""
         with self._lock:
@@ -143,12 +154,13 @@ class Health:
                 if seconds is not None and 0 < stale_after_s < seconds
             ]
             stale = self._stale_reason or late
-            level, message = self._level(state, late)
+            source = self._source(silent_s, stale_after_s)
+            level, message = self._level(f"{state}, no source any more" if source == "gone" else state, late)
             values = {
                 "state": state,
                 **shown,
                 "volume_sources": self.sources,
-                "source": self._source(silent_s, stale_after_s),
+                "source": source,
                 **{f"volumes_{what}": n for what, n in self.counts.items()},
                 **{f"passes_{what}": n for what, n in self.passes.items()},
                 **{f"stamps_{what}": n for what, n in self._stamps.items()},
@@ -175,7 +187,9 @@ class Health:
             return "off"
         if 0 < stale_after_s < silent_s:
             return "stale"
-        return "waiting" if self._last_seen_s is None else "current"
+        if self._last_seen_s is None:
+            return "waiting"
+        return "current" if self.sources else "gone"
 
     def _level(self, state: str, late: list[str]) -> tuple[bytes, str]:
         """The worst that holds, and everything that does."""

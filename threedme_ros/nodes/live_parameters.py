@@ -31,14 +31,16 @@ class LiveParameters:
     def __init__(self, node, changed: Callable[[Change, bool], None]) -> None:
         self._node, self._changed = node, changed
         self._margins: list[str] = []
+        self._set_mm: dict[str, float] = {}
         node.add_on_set_parameters_callback(self._check)
         node.add_post_set_parameters_callback(self._apply)
 
     def declare_margins(self, anatomy: Anatomy) -> Anatomy:
-        """``anatomy`` with the margins that overrides give its structures."""
+        """``anatomy`` with the margins that were set while the node ran, or that overrides give its structures."""
         margins = {}
         for structure in anatomy:
-            margins[structure.name] = declare_margin(self._node, structure.name, structure.margin_mm)
+            set_mm = self._set_mm.get(structure.name)
+            margins[structure.name] = declare_margin(self._node, structure.name, structure.margin_mm, set_mm)
             self._margins.append(MARGIN_PREFIX + structure.name)
         return with_margins(anatomy, margins)
 
@@ -57,6 +59,7 @@ class LiveParameters:
 
     def _apply(self, parameters: list[Parameter]) -> None:
         rows, margins = _rows(parameters), _margins_mm(parameters)
+        self._set_mm |= margins
         if rows or margins:
             self._changed(
                 lambda old: Settings(replace(old.parameters, **rows), with_margins(old.anatomy, margins)), bool(margins)

@@ -43,8 +43,10 @@ class Outputs:
             self._node.destroy_lifecycle_publisher(publisher)
         self._publishers = {}
 
-    def results(self, results: Results) -> None:
+    def results(self, results: Results, check: Callable[[], None]) -> None:
+        """check(): before each message; it raises once they come too late."""
         self._send(
+            check,
             {
                 "trace": results.trace,
                 "labels": results.labels,
@@ -53,21 +55,23 @@ class Outputs:
                 "anatomy/obstacles": results.clouds.obstacles,
                 "anatomy/markers": results.markers,
                 "overlay": results.overlay,
-            }
+            },
         )
 
-    def clouds(self, clouds: Clouds) -> None:
-        self._send({"anatomy/points": clouds.points, "anatomy/obstacles": clouds.obstacles})
+    def clouds(self, clouds: Clouds, check: Callable[[], None]) -> None:
+        """check: as for `results`."""
+        self._send(check, {"anatomy/points": clouds.points, "anatomy/obstacles": clouds.obstacles})
 
     def obstacles_again(self, obstacles: PointCloud2) -> None:
         self._publishers["anatomy/obstacles"].publish(obstacles)
 
     def label_info(self, message: String, only_if_changed: bool = False) -> None:
         if not only_if_changed or message.data != self._label_info:
-            self._send({"label_info": message})
+            self._send(lambda: None, {"label_info": message})
             self._label_info = message.data
 
-    def _send(self, messages: dict[str, object]) -> None:
+    def _send(self, check: Callable[[], None], messages: dict[str, object]) -> None:
         for topic, message in messages.items():
+            check()
             self._publishers[topic].publish(message)
         self._tape.put(messages)

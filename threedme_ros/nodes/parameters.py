@@ -157,13 +157,17 @@ def read_parameters(node, table: type[Table]) -> Table:
     return table(**{row.name: node.get_parameter(row.name).value for row in fields(table)})
 
 
-def declare_margin(node, name: str, default_mm: float) -> float:
-    """Declare the run-time safety margin of structure ``name``; returns its value in mm (an override wins)."""
+def declare_margin(node, name: str, default_mm: float, set_mm: float | None = None) -> float:
+    """Declare the run-time safety margin of structure ``name``; returns its value in mm.
+
+    An override wins over the default, and ``set_mm``, which somebody set before the node was cleaned up, over both.
+    """
     descriptor = ParameterDescriptor(
         description=f"safety margin around {name} in anatomy/obstacles [mm]",
         floating_point_range=[FloatingPointRange(from_value=0.0, to_value=MAX_MARGIN_MM)],
     )
-    return node.declare_parameter(MARGIN_PREFIX + name, default_mm, descriptor).value
+    value_mm, known = (default_mm, False) if set_mm is None else (set_mm, True)
+    return node.declare_parameter(MARGIN_PREFIX + name, value_mm, descriptor, ignore_override=known).value
 
 
 def checked_margin(name: str, value_mm: float) -> float:

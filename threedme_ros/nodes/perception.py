@@ -26,6 +26,7 @@ anatomy stays latched, `/diagnostics` say why, and activating or configuring it 
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PointStamped
@@ -133,6 +134,7 @@ class PerceptionNode(ManagedNode):
         self._publish_label_info()
         self._worker.start(self._warm_up_s)
         self._prompting.start()
+        self._arrivals = Arrivals()  # what was sent while nobody listened was not lost
         events = subscription_events(self, "volume", VOLUMES, self._warn, self._on_sources)
         self._volumes = self.create_subscription(
             CompressedImage, "volume", self._on_volume, VOLUMES, event_callbacks=events
@@ -160,6 +162,7 @@ class PerceptionNode(ManagedNode):
         finally:
             self._prompting.release()
             self._outputs.close()
+            self._health.withdrawn()
             self._live.release()
             if self._keeper:
                 self._keeper.close()
@@ -186,13 +189,13 @@ class PerceptionNode(ManagedNode):
     def now_ns(self) -> int:
         return self.get_clock().now().nanoseconds
 
-    def publish_results(self, results: Results) -> None:
+    def publish_results(self, results: Results, check: Callable[[], None]) -> None:
         self._publish_label_info(only_if_changed=True)  # another engine may have taken over
-        self._outputs.results(results)
+        self._outputs.results(results, check)
         self._prompting.new_volume(results.volume, results.header)
 
-    def publish_clouds(self, clouds: Clouds) -> None:
-        self._outputs.clouds(clouds)
+    def publish_clouds(self, clouds: Clouds, check: Callable[[], None]) -> None:
+        self._outputs.clouds(clouds, check)
 
     def record(self, topic: str, message: object) -> None:
         """``message`` was published or received by another part of the node."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import traceback
 from collections.abc import Callable
 from functools import partial
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Protocol
 
 from sensor_msgs.msg import CompressedImage, PointCloud2
@@ -26,16 +26,22 @@ REBUILD = object()
 ENGINE, PUBLISHING = "engine", "publishing"
 """Stages of a job, beside those of `pipeline.process`."""
 
+REFUSALS_TOLD_S = 0.1
+"""A flood of volumes that are refused is no flood of diagnostics."""
+
 Tell = Callable[[], None]
 
 
 class Outlet(Protocol):
-    """Where results go: the node. Called from the worker thread, except `publish_health`."""
+    """Where results go: the node. Called from the worker thread, except `publish_health`.
+
+    check(): to be called before each message; it raises once the job was given up.
+    """
 
     def alive(self) -> bool: ...
     def now_ns(self) -> int: ...
-    def publish_results(self, results: pipeline.Results) -> None: ...
-    def publish_clouds(self, clouds: pipeline.Clouds) -> None: ...
+    def publish_results(self, results: pipeline.Results, check: Callable[[], None]) -> None: ...
+    def publish_clouds(self, clouds: pipeline.Clouds, check: Callable[[], None]) -> None: ...
     def publish_health(self) -> None: ...
 
     @property
@@ -54,7 +60,14 @@ class VolumeWork:
         self.hopeless = ""
         self._keeper, self._health, self._outlet = keeper, health, outlet
         self._last: pipeline.Results | None = None
+        self._shown: pipeline.Settings | None = None
         self.last_obstacles: PointCloud2 | None = None
+        self._refusal_told_s = -float("inf")
+
+    @property
+    def outdated(self) -> bool:
+        """The clouds that are shown were made with other margins or thresholds than those of now: `REFRESH` is due."""
+        return self._last is not None and self._shown is not self.settings
 
     def do(self, job: CompressedImage | object, watch: Watch) -> Tell:
         """Do ``job``, a volume message or one of the above; returns what counts it and tells of it.
@@ -77,7 +90,10 @@ class VolumeWork:
         reason = _one_line(error)
         self._health.refused(reason)
         self._outlet.log.warning("volume_refused", f"volume refused: {reason}", **_volume(header))
-        self._publish_health()
+        now_s = monotonic()
+        if now_s - self._refusal_told_s >= REFUSALS_TOLD_S:  # the rest is in the next that the node sends anyway
+            self._refusal_told_s = now_s
+            self._publish_health()
 
     def _segmenter(self):
         try:
@@ -87,20 +103,22 @@ class VolumeWork:
             raise
 
     def _segment(self, message: CompressedImage, segmenter, watch: Watch) -> Tell:
-        began = perf_counter()
-        results = pipeline.process(message, segmenter, self.settings, watch.enter)
+        began, settings = perf_counter(), self.settings
+        results = pipeline.process(message, segmenter, settings, watch.enter)
         watch.enter(PUBLISHING)
-        self._last, self.last_obstacles = results, results.clouds.obstacles  # first: the timer repeats none older then
-        self._outlet.publish_results(results)
+        # first: the timer repeats none older then
+        self._last, self._shown, self.last_obstacles = results, settings, results.clouds.obstacles
+        self._outlet.publish_results(results, partial(watch.enter, PUBLISHING))
         return partial(self._segmented, results, perf_counter() - began)
 
     def _refresh(self, watch: Watch) -> Tell:
         if self._last is not None:
             watch.enter(pipeline.SURFACES)
-            clouds = pipeline.clouds(self._last.segmentation, self.settings, self._last.header)
+            self._shown = settings = self.settings  # if it fails, that is told, and not tried again and again
+            clouds = pipeline.clouds(self._last.segmentation, settings, self._last.header)
             watch.enter(PUBLISHING)
             self.last_obstacles = clouds.obstacles
-            self._outlet.publish_clouds(clouds)
+            self._outlet.publish_clouds(clouds, partial(watch.enter, PUBLISHING))
         return lambda: None
 
     def _segmented(self, results: pipeline.Results, seconds: float) -> None:

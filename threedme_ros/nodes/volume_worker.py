@@ -65,6 +65,7 @@ class VolumeWorker:
         self._work.hopeless, self._hangs_elsewhere = "", 0
         self._worker, self._watch = self._hand()
         self._standby = self._hand()
+        self._refresh()
 
     def stop(self, timeout_s: float) -> None:
         """Joins the thread; a waiting volume is counted as ignored. A thread still busy then is left behind."""
@@ -80,8 +81,11 @@ class VolumeWorker:
     def submit(self, message: CompressedImage) -> None:
         """Never blocks. What the header alone disqualifies is refused here, so it cannot replace a good volume."""
         self._health.seen()
-        if self._worker is None or not self.settings.parameters.enabled:
+        if self._worker is None:
             self._health.count("ignored")
+            return
+        if not self.settings.parameters.enabled:
+            self._health.disabled()
             return
         try:
             check_volume_header(message)
@@ -104,14 +108,13 @@ class VolumeWorker:
         if self.settings.parameters.enabled:
             self._count_dropped(self._worker.submit(self._last_message), "replaced")
         else:
-            self._health.count("ignored")
+            self._health.disabled()
         return True
 
     def change(self, settings: pipeline.Settings) -> None:
         """From the next volume on, and for the clouds of the last one."""
         self._work.settings = settings
-        if self._worker is not None:
-            self._worker.offer(REFRESH)
+        self._refresh()
 
     def check(self) -> str:
         """At least once a second, from the thread that submits: leave behind what hangs, go on with another engine.
@@ -189,6 +192,13 @@ class VolumeWorker:
             tell()
         except Exception as error:  # it was counted before that
             self._health.error(f"not told: {type(error).__name__}")
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Whatever became of the job that took its place: the clouds follow the margins that are shown."""
+        worker = self._worker
+        if worker is not None and self._work.outdated:
+            worker.offer(REFRESH)
 
     def _count_dropped(self, job: CompressedImage | object | None, what: str) -> None:
         if isinstance(job, CompressedImage):
