@@ -18,7 +18,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from threedme_ros.dicom_elements import COUNT_TAGS, MAX_ELEMENTS, SLICE_TAGS, DicomSeriesError, read_header
+from threedme_ros.dicom_elements import COUNT_TAGS, MAX_ELEMENTS, SLICE_TAGS, DicomSeriesError, read_header, says_image
 
 PLACE = (0x0020, 0x0032)
 ITEM, ITEM_END, SEQUENCE_END = (0xFFFE, 0xE000), (0xFFFE, 0xE00D), (0xFFFE, 0xE0DD)
@@ -158,6 +158,17 @@ def test_a_sequence_without_end_takes_no_memory_for_its_items(vr):
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert peak < len(hostile) + (1 << 20)  # BytesIO may copy what it is given
+
+
+def test_a_directory_or_structure_set_of_any_length_is_no_image_and_no_error():
+    """Folders from a scanner or a planning system hold them beside the slices."""
+    sequence = element((0x0004, 0x1220), b"SQ", implicit(ITEM) * MAX_ELEMENTS, UNDEFINED)
+    encoded = scan().replace(
+        CTImageStorage.encode() + b"\0", b"1.2.840.10008.1.3.10".ljust(len(CTImageStorage) + 1, b"\0")
+    )
+    at = encoded.index(b"\x08\0\x05\0CS")
+    header, pixels = read_header(io.BytesIO(encoded[:at] + sequence + encoded[at:]))
+    assert header.dir() == [] and pixels is None and not says_image(header)
 
 
 def test_any_depth_of_nesting_is_passed_over():

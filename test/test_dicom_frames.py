@@ -82,8 +82,9 @@ def test_a_frame_of_another_size_is_refused_by_its_size(data, reason):
 
 
 BAD_RLE = [
-    (rle(RUN_OF_128 * 2), 1, "an RLE segment of more than 158 bytes: expected 30"),
-    (rle(RUN_OF_30, RUN_OF_128 * 1000), 2, "an RLE segment of more than 158 bytes"),
+    (rle(RUN_OF_128 * 2), 1, "an RLE segment of 256 bytes or more: expected 30 to 158"),
+    (rle(RUN_OF_30, RUN_OF_128 * 1000), 2, "an RLE segment of 256 bytes or more"),
+    (rle(LITERAL_30, b""), 2, "an RLE segment of 0 bytes: expected 30 to 158"),
     (rle(RUN_OF_30), 2, "an RLE frame of 1 segments: expected 2"),
     (b"\1" + bytes(62), 1, "an RLE frame of 63 bytes: expected a header of 64"),
 ]

@@ -59,6 +59,10 @@ class DicomSeriesError(VolumeIOError):
     """The files are not one straight, evenly spaced series of single-frame greyscale slices."""
 
 
+class _TooManyElementsError(DicomSeriesError):
+    """More than `MAX_ELEMENTS`: no header of a slice, but a directory or the contours of structures may have them."""
+
+
 @dataclass(frozen=True)
 class Pixels:
     """Where a file's PixelData lies: ``nbytes`` from ``start``, as far as they are there."""
@@ -96,26 +100,44 @@ def read_header(file: IO[bytes]) -> tuple[Dataset, Pixels | None]:
         raise InvalidDicomError("no DICM after 128 bytes: expected a DICOM file")
     header, walk = pydicom.Dataset(), _Walk(file)
     header.file_meta = FileMetaDataset()
-    while (element := walk.next(implicit=False)) and element.tag >> 16 == 2:
-        if element.tag in _meta_tags():
-            header.file_meta[element.tag] = walk.value(element, _meta_tags()[element.tag])
-        else:
-            walk.skip(element)
-    if element:
-        file.seek(element.header)
+    _read_meta(walk, header.file_meta)
     syntax = str(header.file_meta.get("TransferSyntaxUID") or "")
     if syntax == DEFLATED:
         raise DicomSeriesError("deflated DICOM: expected a transfer syntax whose size is bounded by the file's")
     walk.little = syntax != _BIG_ENDIAN
+    try:
+        return header, _read_elements(walk, header)
+    except _TooManyElementsError:
+        if says_image(header) or "Rows" in header:
+            raise
+        return header, None
+
+
+def says_image(header: Dataset) -> bool:
+    kind = header.file_meta.get("MediaStorageSOPClassUID")
+    return isinstance(kind, str) and getattr(kind, "name", "").endswith("Image Storage")
+
+
+def _read_meta(walk: _Walk, meta: Dataset) -> None:
+    while (element := walk.next(implicit=False)) and element.tag >> 16 == 2:
+        if element.tag in _meta_tags():
+            meta[element.tag] = walk.value(element, _meta_tags()[element.tag])
+        else:
+            walk.skip(element)
+    if element:
+        walk.back_to(element)
+
+
+def _read_elements(walk: _Walk, header: Dataset) -> Pixels | None:
     implicit = walk.looks_implicit()  # what a file does counts, not what it says
     while element := walk.next(implicit):
         if element.tag == _PIXEL_DATA:
-            return header, walk.pixels(element)
+            return walk.pixels(element)
         if element.tag in _slice_tags():
             header[element.tag] = walk.value(element, _slice_tags()[element.tag])
         else:
             walk.skip(element)
-    return header, None
+    return None
 
 
 @cache
@@ -160,7 +182,7 @@ class _Walk:
         """None at the end of the file, also at one that is cut off."""
         self._looked_at += 1
         if self._looked_at > MAX_ELEMENTS:
-            raise DicomSeriesError(f"more than {MAX_ELEMENTS} DICOM elements: expected the header of one slice")
+            raise _TooManyElementsError(f"more than {MAX_ELEMENTS} DICOM elements: expected the header of one slice")
         at = self._file.tell()
         head = self._file.read(8)
         if len(head) < 8:
@@ -177,6 +199,9 @@ class _Walk:
                 return None
             return _Element(tag, vr.decode(), *struct.unpack(order + "L", more), at, at + 12, implicit)
         return _Element(tag, vr.decode(), *struct.unpack_from(order + "H", head, 6), at, at + 8, implicit)
+
+    def back_to(self, element: _Element) -> None:
+        self._file.seek(element.header)
 
     def looks_implicit(self) -> bool:
         at = self._file.tell()

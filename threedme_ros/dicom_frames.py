@@ -53,10 +53,14 @@ def _check_rle(frame: bytes, size: FrameSize, segments: int) -> None:
     count, *offsets = _RLE_HEADER.unpack_from(frame)
     if count != segments:
         raise DicomSeriesError(f"an RLE frame of {count} segments: expected {segments}, one for each byte of a pixel")
-    most = size.columns * size.rows + _RLE_PADDING
+    least = size.columns * size.rows
+    most = least + _RLE_PADDING
     for start, end in zip(offsets[:count], [*offsets[1:count], len(frame)], strict=True):
-        if _unpacked(frame[start:end], most) > most:
-            raise DicomSeriesError(f"an RLE segment of more than {most} bytes: expected {size.columns * size.rows}")
+        found = _unpacked(frame[start:end], most)
+        if not least <= found <= most:
+            raise DicomSeriesError(
+                f"an RLE segment of {found} bytes{' or more' * (found > most)}: expected {least} to {most}"
+            )
 
 
 def _unpacked(segment: bytes, most: int) -> int:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from threedme_ros.dicom_elements import DicomSeriesError, read_header
+from threedme_ros.dicom_elements import DicomSeriesError, read_header, says_image
 from threedme_ros.dicom_frames import FrameSize, check_frame
 from threedme_ros.formats.voxel_block import VoxelBlock, checked_shape
 from threedme_ros.volume import LPS_FROM_RAS, Volume
@@ -90,7 +90,7 @@ def _read_headers(source: str | Path | Iterable[str | Path | Dataset]) -> list[_
                     header, _ = read_header(file)
             if "Rows" in header:
                 slices.append(_slice(path, header))
-            elif header is path or _says_image(header):  # not a DICOMDIR or a report
+            elif header is path or says_image(header):  # not a DICOMDIR or a report
                 raise DicomSeriesError("an image without Rows: is it cut off?")
         except InvalidDicomError:
             continue  # folders from a scanner also hold viewers, logs and readme files
@@ -104,11 +104,6 @@ def _read_headers(source: str | Path | Iterable[str | Path | Dataset]) -> list[_
             f"{len(slices)} DICOM images in {len(paths)} files: expected 2 or more, for a slice spacing"
         )
     return slices
-
-
-def _says_image(header: Dataset) -> bool:
-    kind = header.file_meta.get("MediaStorageSOPClassUID")
-    return isinstance(kind, str) and getattr(kind, "name", "").endswith("Image Storage")
 
 
 def _slice(source: Path | Dataset, header: Dataset) -> _Slice:
