@@ -4,8 +4,10 @@ import io
 import struct
 import sys
 import tracemalloc
+from pathlib import Path
 
 import pydicom
+import pydicom.data
 import pytest
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
@@ -91,6 +93,27 @@ def test_a_slices_elements_are_those_that_pydicom_reads_and_no_others(syntax):
     assert found.file_meta.TransferSyntaxUID == syntax
 
 
+@pytest.mark.filterwarnings("ignore")  # pydicom's, of what is odd in them
+def test_the_files_that_come_with_pydicom_are_read_as_pydicom_reads_them():
+    """From many makers of scanners, in many syntaxes: of one value representation, of another, of none."""
+    names = (*SLICE_TAGS, *COUNT_TAGS, "PixelData")
+    refused, equal = [], 0
+    for path in sorted(Path(pydicom.data.__file__).parent.rglob("*")):
+        if not path.is_file() or (encoded := path.read_bytes())[128:132] != b"DICM":
+            continue
+        try:
+            found = read(encoded)
+        except DicomSeriesError as error:
+            refused.append(str(error))
+            continue
+        theirs = pydicom.dcmread(io.BytesIO(encoded), specific_tags=list(names))
+        for name in names:
+            assert found.get(name) == theirs.get(name), f"{path.name}: {name}"
+        equal += 1
+    assert equal > 100
+    assert all("deflated" in reason or "an offset table of" in reason for reason in refused), refused
+
+
 def test_encapsulated_pixels_end_at_their_delimiter():
     encoded = scan(RLELossless, PixelData=encapsulate([b"\1" * 70])) + b"\xfc\xff\xfc\xffOB\0\0\4\0\0\0abcd"
     found = read(encoded)
@@ -127,6 +150,7 @@ def replaced(tag, new: bytes, encoded: bytes | None = None) -> bytes:
 BAD = [
     (replaced(PLACE, element(PLACE, b"DS", b"1\\" * 120)), "ImagePositionPatient of 121 values: expected at most 6"),
     (replaced(PLACE, element(PLACE, b"DS", b"1" * 300)), "ImagePositionPatient of 300 bytes: expected at most 256"),
+    (replaced(PLACE, element(PLACE, b"UN", b"1" * 300)), "ImagePositionPatient of 300 bytes: expected at most 256"),
     (replaced(PLACE, element(PLACE, b"UT", b"1")), "ImagePositionPatient of type UT: expected DS"),
     (replaced(PLACE, element(PLACE, b"SQ", implicit(ITEM) * 9)), "ImagePositionPatient of type SQ: expected DS"),
     (replaced((0x28, 0x10), element((0x28, 0x10), b"US", bytes(4))), "Rows of 4 bytes: expected at most 2"),

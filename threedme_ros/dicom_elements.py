@@ -231,7 +231,8 @@ class _Walk:
         from pydicom.tag import BaseTag
 
         allowed = {"DS", "IS"} if vr in ("DS", "IS") else {vr}  # numbers as text: writers take one for the other
-        if element.vr and element.vr not in allowed:
+        written = vr if element.vr in ("", "UN") else element.vr  # UN: an archive that did not know the tag
+        if written not in allowed:
             raise DicomSeriesError(f"{_name(element)} of type {element.vr}: expected {vr}")
         most = 2 if vr == "US" else MAX_VALUE_BYTES
         if element.length > most:
@@ -241,7 +242,7 @@ class _Walk:
             count = value.count(b"\\") + 1
             raise DicomSeriesError(f"{_name(element)} of {count} values: expected at most {MAX_VALUES}")
         tag = BaseTag(element.tag)
-        return RawDataElement(tag, element.vr or vr, len(value), value or None, element.start, False, self.little)
+        return RawDataElement(tag, written, len(value), value or None, element.start, False, self.little)
 
     def pixels(self, element: _Element) -> Pixels:
         if element.vr not in ("OB", "OW", ""):
