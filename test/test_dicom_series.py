@@ -1,12 +1,17 @@
+import io
+import os
 import shutil
+import struct
 import tracemalloc
 
 import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk  # noqa: N813 the library's own abbreviation
+from PIL import Image
 from pydicom.dataset import FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEGLSLossless, generate_uid
+from pydicom.encaps import encapsulate
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, JPEG2000Lossless, JPEGLSLossless, generate_uid
 
 from threedme_ros.dicom_series import DicomSeriesError, read_dicom_series
 from threedme_ros.volume import VolumeError
@@ -127,6 +132,21 @@ BAD = [
     ({3: None}, {"NumberOfFrames": 2, "PixelData": bytes(120)}, "file of 2 frames"),
     ({3: None}, {"PixelData": bytes(20)}, "pixels cannot be decoded"),
     ({3: None}, {"PixelData": None}, "pixels cannot be decoded"),
+    (
+        {3: None},
+        {"PixelData": bytes(70_000)},
+        "70000 bytes of PixelData for 5 rows of 6 columns, 16 bits .* 60 to 65596",
+    ),
+    ({3: None}, {"BitsAllocated": 12}, r"pixels of 12 bits \(BitsAllocated\): expected one of"),
+    ({3: None}, {"RescaleSlope": "1e300"}, r"slope 1e\+300 and intercept -1024 of 16-bit pixels"),
+    (
+        {3: None},
+        {"RescaleSlope": "1e35"},
+        r"slope 1e\+35 and .* expected a slope other than 0, and values that float32",
+    ),
+    ({3: None}, {"RescaleSlope": "0"}, "slope 0 and intercept -1024"),
+    ({3: None}, {"RescaleSlope": "1e-300"}, "slope 1e-300 and"),
+    ({3: None}, {"RescaleIntercept": "-1e39"}, r"slope 1 and intercept -1e\+39"),
 ]
 
 
@@ -160,8 +180,6 @@ def test_a_series_that_is_no_straight_grid_is_refused(tmp_path, tags, reason):
 
 
 def test_a_compressed_series_without_a_decoder_names_the_syntax(tmp_path, monkeypatch):
-    from pydicom.encaps import encapsulate
-
     monkeypatch.setattr("threedme_ros.dicom_series._decodable", lambda syntax: False)
     for k in range(SLICES):
         write_slice(tmp_path / f"{k}.dcm", k)
@@ -172,6 +190,38 @@ def test_a_compressed_series_without_a_decoder_names_the_syntax(tmp_path, monkey
         data.save_as(tmp_path / f"{k}.dcm")
     with pytest.raises(DicomSeriesError, match="compressed as JPEG-LS Lossless Image Compression, which no installed"):
         read_dicom_series(tmp_path)
+
+
+def test_a_compressed_frame_larger_than_the_header_says_takes_no_memory(folder):
+    """Some hundred bytes of JPEG 2000 that become 2,000 x 2,000 pixels."""
+    picture = io.BytesIO()
+    Image.new("L", (2000, 2000), 7).save(picture, "JPEG2000", no_jp2=True)
+    eight = {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7, "PixelRepresentation": 0}
+    for k in range(SLICES):
+        write_slice(folder / f"{k}.dcm", k, **eight)
+        data = pydicom.dcmread(folder / f"{k}.dcm")
+        data.file_meta.TransferSyntaxUID = JPEG2000Lossless
+        data.PixelData = encapsulate([picture.getvalue()])
+        data["PixelData"].VR, data["PixelData"].is_undefined_length = "OB", True
+        data.save_as(folder / f"{k}.dcm")
+    with pytest.raises(
+        DicomSeriesError, match="frame of 2000 columns, 2000 rows and 1 components: expected 6 columns, 5"
+    ):
+        read_dicom_series(folder)
+
+
+def test_pixels_past_what_the_header_says_are_not_read(folder):
+    """A sparse file of 200 MB is nothing on disk."""
+    path = folder / "0.dcm"
+    data = path.read_bytes()
+    path.write_bytes(data[:-64] + struct.pack("<I", 200_000_000))
+    os.truncate(path, len(data) + 200_000_000)
+    tracemalloc.start()
+    with pytest.raises(DicomSeriesError, match="200000000 bytes of PixelData for 5 rows of 6 columns"):
+        read_dicom_series(folder)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 23
 
 
 def test_a_single_slice_and_an_empty_folder_are_refused(tmp_path, folder):
@@ -223,7 +273,7 @@ def test_a_length_that_claims_4_gb_takes_no_memory(folder):
     at = data.index(b"\x28\x00\x02\x00US")
     path.write_bytes(data[:at] + b"\x28\x00\x02\x00UT\0\0\xfe\xff\xff\xff" + data[at:])
     tracemalloc.start()
-    with pytest.raises(DicomSeriesError, match="an image without Rows"):
+    with pytest.raises(DicomSeriesError, match="SamplesPerPixel of type UT: expected US"):
         read_dicom_series(folder)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()

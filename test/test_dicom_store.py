@@ -1,6 +1,7 @@
 """Slices made here, with a planted patient; what is assembled is compared with the same slices read from files."""
 
 import io
+import tracemalloc
 
 import numpy as np
 import pydicom
@@ -9,7 +10,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from threedme_ros.dicom_series import DicomSeriesError, read_dicom_series
-from threedme_ros.dicom_store import SeriesStore, StoreSettings, series_tag
+from threedme_ros.dicom_store import SLICE_BYTES, SeriesStore, StoreSettings, series_tag
 
 SECRET = "ZZTOPSECRET^PATIENT"
 
@@ -149,9 +150,12 @@ def test_what_does_not_stack_is_refused_with_the_reason(series, indices, changes
 
 
 def test_memory_is_bounded_and_a_series_too_large_is_given_up_whole(series):
-    one = len(slice_bytes(series, 0))
-    store = SeriesStore(StoreSettings(max_bytes=3 * one + 20, quiet_s=5.0))
+    one = 60 + SLICE_BYTES  # 30 pixels of 16 bits
+    store = SeriesStore(StoreSettings(max_bytes=3 * one, quiet_s=5.0))
     fill(store, series, range(3))
+    assert store.nbytes == 3 * one
+    fill(store, series, [1])  # sent again: in its own place
+    assert store.nbytes == 3 * one
     with pytest.raises(DicomSeriesError, match=r"given up: .* bytes in assembly: the limit is"):
         fill(store, series, [3])
     assert store.nbytes == 0
@@ -160,7 +164,36 @@ def test_memory_is_bounded_and_a_series_too_large_is_given_up_whole(series):
     assert store.due(7.9) == []
     store.due(8.0)  # forgotten: the same series may be tried again
     fill(store, series, range(2), now_s=9.0)
-    assert store.nbytes > 2 * one - 20
+    assert store.nbytes == 2 * one
+
+
+def test_no_more_slices_of_a_series_than_allowed(series):
+    store = SeriesStore(StoreSettings(max_slices=3))
+    fill(store, series, [0, 1, 2, 1])
+    with pytest.raises(DicomSeriesError, match="given up: more than 3 slices"):
+        fill(store, series, [3])
+    assert store.nbytes == 0
+
+
+def test_what_is_counted_covers_what_is_held(series):
+    """Also of the longest header that is taken, decoded, and of pixels that its Rows and Columns do not need."""
+    number = "-" + "1" * 39
+    store = SeriesStore(StoreSettings(quiet_s=1.0))
+    longest = {"ImageOrientationPatient": [number] * 6, "ImagePositionPatient": [number] * 6}
+    longest |= {"PixelSpacing": [number] * 6, "RescaleSlope": [number] * 6, "RescaleIntercept": [number] * 6}
+    longest |= {"NumberOfFrames": [number[:12]] * 6, "PixelData": bytes(100_000)}
+    with pydicom.config.disable_value_validation():
+        encoded = [slice_bytes(series, index, **longest) for index in range(50)]
+    store.add(encoded[0], "warm", "a", 0.0)
+    tracemalloc.start()
+    for index, data in enumerate(encoded):
+        store.add(data, f"{series}.{index}", "a", 0.0)
+    (closed,) = store.due(1.0)
+    for slice_ in closed.slices:
+        assert len(list(slice_)) > 10  # decodes each
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 50 * (100_000 + SLICE_BYTES) < closed.nbytes == store.nbytes
 
 
 def test_closed_series_count_until_they_are_forgotten(series):

@@ -16,8 +16,9 @@ ROOT = Path(__file__).resolve().parents[1] / PACKAGE
 FLOORS = (
     {"refusal"},
     {"__init__", "documents", "private_files", "share", "volume"},
-    {"anatomy", "formats", "intraoperative"},
-    {"dicom_series", "phantom"},
+    {"anatomy", "dicom_elements", "formats", "intraoperative"},
+    {"dicom_frames", "phantom"},
+    {"dicom_series"},
     {"volume_io", "dicom_store", "dicom_scp"},
     {"samples"},
     {"model"},

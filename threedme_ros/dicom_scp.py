@@ -6,6 +6,7 @@ association is negotiated, so the sender knows.
 
 from __future__ import annotations
 
+import itertools
 import threading
 from dataclasses import dataclass
 from typing import Protocol
@@ -30,10 +31,10 @@ class ScpSettings:
 
 
 class Taker(Protocol):
-    """Gets what arrives, on the threads of the associations."""
+    """Gets what arrives, on the threads of the associations, which go by number: one that ended is not kept alive."""
 
-    def stored(self, encoded: bytes, instance: str, association) -> bool: ...
-    def ended(self, association, orderly: bool) -> None: ...
+    def stored(self, encoded: bytes, instance: str, association: int) -> bool: ...
+    def ended(self, association: int, orderly: bool) -> None: ...
     def rejected(self, reason: str) -> None: ...
 
 
@@ -50,6 +51,7 @@ class DicomScp:
         self._taker = taker
         self._lock = threading.Lock()
         self._open: dict = {}  # association -> its meter
+        self._numbers = itertools.count(1)
         ae = AE(ae_title=settings.ae_title)
         ae.require_called_aet = True
         ae.require_calling_aet = list(settings.allowed_calling_ae_titles)
@@ -84,7 +86,7 @@ class DicomScp:
     def _opened(self, event) -> None:
         transport = event.assoc.dul.socket
         transport.socket.settimeout(self._settings.network_timeout_s)
-        meter = _Meter(transport.recv, self._settings.max_slice_bytes)
+        meter = _Meter(transport.recv, self._settings.max_slice_bytes, next(self._numbers))
         transport.recv = meter.recv
         with self._lock:
             self._open[event.assoc] = meter
@@ -106,9 +108,13 @@ class DicomScp:
         self._taker.rejected(f"association from {calling!r} refused: not allowed, not for {ours!r}, or too many")
 
     def _store(self, event) -> int:
+        with self._lock:
+            meter = self._open.get(event.assoc)
+        if meter is None:  # the sender is gone, and was never told that this slice arrived
+            return CANNOT_UNDERSTAND
         try:
             instance = str(event.request.AffectedSOPInstanceUID)
-            taken = self._taker.stored(event.encoded_dataset(), instance, event.assoc)
+            taken = self._taker.stored(event.encoded_dataset(), instance, meter.number)
         except Exception as error:  # pynetdicom would log the text, which may quote the patient
             self._taker.rejected(f"a slice could not be taken ({type(error).__name__})")
             return CANNOT_UNDERSTAND
@@ -121,7 +127,7 @@ class DicomScp:
             return
         if meter.exceeded:
             self._taker.rejected(f"a sender was disconnected: {meter.exceeded}")
-        self._taker.ended(event.assoc, orderly)
+        self._taker.ended(meter.number, orderly)
 
 
 class _Meter:
@@ -130,9 +136,10 @@ class _Meter:
     pynetdicom collects a PDU of up to 4 GB, and a message of any number of them, before a handler sees it.
     """
 
-    def __init__(self, recv, most: int) -> None:
+    def __init__(self, recv, most: int, number: int) -> None:
         self._recv = recv
         self._most = most
+        self.number = number
         self.held = 0
         self.exceeded = ""
 

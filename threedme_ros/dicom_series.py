@@ -5,18 +5,18 @@ Messages count and measure; they never repeat a name, an id, a date, a UID or a 
 
 from __future__ import annotations
 
-import io
-import logging
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from threedme_ros.dicom_elements import DicomSeriesError, read_header, says_image
+from threedme_ros.dicom_frames import FrameSize, check_frame
 from threedme_ros.formats.voxel_block import VoxelBlock, checked_shape
-from threedme_ros.volume import LPS_FROM_RAS, Volume, VolumeIOError
+from threedme_ros.volume import LPS_FROM_RAS, Volume
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -29,24 +29,9 @@ ORIENTATION_TOLERANCE = 1e-4
 SPACING_TOLERANCE_MM = 1e-4
 DEFAULT_MAX_VOXELS = 512 * 512 * 1024
 _GEOMETRY = ("Columns", "Rows", "ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing")
-SLICE_TAGS = (
-    *_GEOMETRY,
-    "SeriesInstanceUID",
-    "PhotometricInterpretation",
-    "SamplesPerPixel",
-    "NumberOfFrames",
-    "BitsAllocated",
-    "RescaleSlope",
-    "RescaleIntercept",
-)
-"""All that a slice's place and values need, beside the pixels themselves (`PIXEL_TAGS`)."""
-PIXEL_TAGS = ("BitsStored", "HighBit", "PixelRepresentation", "PlanarConfiguration", "PixelData")
-
-DEFLATED = "1.2.840.10008.1.2.1.99"
-
-
-class DicomSeriesError(VolumeIOError):
-    """The files are not one straight, evenly spaced series of single-frame greyscale slices."""
+BITS = (8, 16, 32, 64)
+PADDING_BYTES = 1 << 16
+"""That may follow a slice's pixels, or stand round compressed ones."""
 
 
 @dataclass(frozen=True)
@@ -87,34 +72,6 @@ def read_dicom_series(
         return Volume(_read_voxels(slices, shape), block.affine, frame_id)
 
 
-class _Bounded(io.BufferedReader):
-    """A file whose ``read`` takes memory for the bytes that are there, not for those that a length in it claims."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(io.FileIO(path))
-        self._size = path.stat().st_size
-
-    def read(self, size: int | None = -1) -> bytes:
-        left = max(0, self._size - self.tell())
-        return super().read(left if size is None or size < 0 else min(size, left))
-
-
-def read_dataset(file: str | Path | IO[bytes], **options) -> Dataset:
-    """pydicom's ``dcmread``, but a deflated data set, which a few bytes can make any size, is refused unread."""
-    import pydicom
-    from pydicom.filereader import _read_file_meta_info, read_preamble
-
-    if isinstance(file, str | Path):
-        with _Bounded(Path(file)) as opened:
-            return read_dataset(opened, **options)
-    logging.getLogger("pydicom").disabled = True  # for good: what it logs quotes the file, patient's name and all
-    read_preamble(file, False)
-    if _read_file_meta_info(file).get("TransferSyntaxUID") == DEFLATED:
-        raise DicomSeriesError("deflated DICOM: expected a transfer syntax whose size is bounded by the file's")
-    file.seek(0)
-    return pydicom.dcmread(file, **options)
-
-
 def _read_headers(source: str | Path | Iterable[str | Path | Dataset]) -> list[_Slice]:
     """The images among the files; pixels stay on disk until the geometry is known to be good."""
     from pydicom import Dataset
@@ -129,10 +86,11 @@ def _read_headers(source: str | Path | Iterable[str | Path | Dataset]) -> list[_
         try:
             header = path
             if not isinstance(path, Dataset):
-                header = read_dataset(path, stop_before_pixels=True, specific_tags=list(SLICE_TAGS))
+                with path.open("rb") as file:
+                    header, _ = read_header(file)
             if "Rows" in header:
                 slices.append(_slice(path, header))
-            elif header is path or _says_image(header):  # not a DICOMDIR or a report
+            elif header is path or says_image(header):  # not a DICOMDIR or a report
                 raise DicomSeriesError("an image without Rows: is it cut off?")
         except InvalidDicomError:
             continue  # folders from a scanner also hold viewers, logs and readme files
@@ -148,15 +106,11 @@ def _read_headers(source: str | Path | Iterable[str | Path | Dataset]) -> list[_
     return slices
 
 
-def _says_image(header: Dataset) -> bool:
-    kind = header.file_meta.get("MediaStorageSOPClassUID")
-    return isinstance(kind, str) and getattr(kind, "name", "").endswith("Image Storage")
-
-
 def _slice(source: Path | Dataset, header: Dataset) -> _Slice:
     for name in _GEOMETRY:
         if header.get(name) in (None, ""):
             raise DicomSeriesError(f"no {name}: expected it, to place the slice")
+    bits = int(header.get("BitsAllocated") or 16)
     return _Slice(
         source=source,
         series=str(header.get("SeriesInstanceUID", "")),  # anonymisers may remove it, from all slices alike
@@ -164,12 +118,29 @@ def _slice(source: Path | Dataset, header: Dataset) -> _Slice:
         orientation=_numbers(header, "ImageOrientationPatient", 6),
         position=_numbers(header, "ImagePositionPatient", 3),
         spacing_mm=_numbers(header, "PixelSpacing", 2),
-        rescale=(float(header.get("RescaleSlope") or 1), float(header.get("RescaleIntercept") or 0)),
+        rescale=_rescale(header, bits),
         photometric=str(header.get("PhotometricInterpretation", "MONOCHROME2")),
         samples=int(header.get("SamplesPerPixel") or 1),
         frames=int(header.get("NumberOfFrames") or 1),
-        bits=int(header.get("BitsAllocated") or 16),
+        bits=bits,
     )
+
+
+def _rescale(header: Dataset, bits: int) -> tuple[float, float]:
+    """Slope and intercept, under which every value of so many bits is a number that float32 holds."""
+    if bits not in BITS:
+        raise DicomSeriesError(f"DICOM pixels of {bits} bits (BitsAllocated): expected one of {BITS}")
+    defaults = {"RescaleSlope": 1, "RescaleIntercept": 0}
+    given = {name: header.get(name) for name in defaults}
+    slope, inter = (float(defaults[name] if value in (None, "") else value) for name, value in given.items())
+    with np.errstate(over="ignore", under="ignore"):
+        usable = np.float32(slope) != 0 and np.isfinite(np.float32(abs(slope) * 2.0**bits + abs(inter)))
+    if not usable:
+        raise DicomSeriesError(
+            f"DICOM rescale slope {slope:g} and intercept {inter:g} of {bits}-bit pixels: "
+            "expected a slope other than 0, and values that float32 holds"
+        )
+    return slope, inter
 
 
 def _numbers(header: Dataset, name: str, count: int) -> tuple[float, ...]:
@@ -195,8 +166,6 @@ def _check_alike(slices: list[_Slice]) -> None:
         raise DicomSeriesError(f"DICOM slices of different sizes {sizes}: expected one size")
     _check_spread("PixelSpacing (mm)", np.array([s.spacing_mm for s in slices]), SPACING_TOLERANCE_MM)
     _check_spread("ImageOrientationPatient", np.array([s.orientation for s in slices]), ORIENTATION_TOLERANCE)
-    if not np.isfinite([s.rescale for s in slices]).all():
-        raise DicomSeriesError("DICOM rescale slope or intercept is not finite: expected numbers")
 
 
 def _check_spread(name: str, values: np.ndarray, tolerance: float) -> None:
@@ -268,9 +237,18 @@ def _pixels(source: Path | Dataset, shape: tuple[int, int]) -> np.ndarray:
 
     syntax = None
     try:
-        data = source if isinstance(source, pydicom.Dataset) else read_dataset(source)
-        syntax = data.file_meta.TransferSyntaxUID
-        pixels = pixel_array(data)  # unlike the attribute, it leaves no copy behind in a dataset that stays
+        if isinstance(source, pydicom.Dataset):
+            data, syntax = source, source.file_meta.TransferSyntaxUID
+            _check_length(data, len(data.get("PixelData") or b""), shape)
+        else:
+            with Path(source).open("rb") as file:
+                data, place = read_header(file)
+                syntax = data.file_meta.TransferSyntaxUID
+                _check_length(data, place.nbytes if place else 0, shape)
+                place.read_into(data, file)
+        if syntax.is_compressed and _decodable(syntax):
+            _check_compressed(data, shape)
+        pixels = pixel_array(data, index=0)  # unlike the attribute, it leaves no copy behind in a dataset that stays
     except DicomSeriesError:
         raise
     except Exception as error:  # damage can be any exception, and its text may quote the patient
@@ -283,6 +261,32 @@ def _pixels(source: Path | Dataset, shape: tuple[int, int]) -> np.ndarray:
     if pixels.shape != shape:
         raise DicomSeriesError(f"DICOM pixels of shape {pixels.shape}: expected {shape} (rows, columns)")
     return pixels
+
+
+def _check_length(data: Dataset, nbytes: int, shape: tuple[int, int]) -> None:
+    """That the header still says what it said when the stack was checked, and that so many pixels need ``nbytes``."""
+    rows, columns, bits = data.Rows, data.Columns, data.get("BitsAllocated") or 16
+    if (rows, columns) != shape or bits not in BITS:
+        raise DicomSeriesError(
+            f"DICOM pixels of shape {(rows, columns)}, {bits} bits: expected {shape} (rows, columns)"
+        )
+    expected = rows * columns * bits // 8
+    packed = data.file_meta.TransferSyntaxUID.is_compressed
+    least, most = (1, 2 * expected + PADDING_BYTES) if packed else (expected, expected + PADDING_BYTES)
+    if not least <= nbytes <= most:
+        raise DicomSeriesError(
+            f"DICOM pixels cannot be decoded: {nbytes} bytes of PixelData for {rows} rows of {columns} columns, "
+            f"{bits} bits each: expected {least} to {most}"
+        )
+
+
+def _check_compressed(data: Dataset, shape: tuple[int, int]) -> None:
+    """The frame that will be decoded, before it is."""
+    from pydicom.encaps import get_frame
+
+    frame = get_frame(data.PixelData, 0, number_of_frames=1)
+    rows, columns = shape
+    check_frame(frame, data.file_meta.TransferSyntaxUID, FrameSize(columns, rows), data.BitsAllocated // 8)
 
 
 def _decodable(syntax: str) -> bool:

@@ -13,32 +13,29 @@ from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from threedme_ros.dicom_series import (
-    PIXEL_TAGS,
-    SLICE_TAGS,
-    DicomSeriesError,
-    read_dataset,
-    read_dicom_series,
-)
+from threedme_ros.dicom_elements import COUNT_TAGS, read_header
+from threedme_ros.dicom_series import DicomSeriesError, read_dicom_series
 from threedme_ros.volume import Volume
 
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-COUNT_TAGS = ("NumberOfSeriesRelatedInstances", "ImagesInAcquisition")
-"""Where a sender may say how many slices the series has; the first one present counts."""
 MAX_REJECTED = 64
+SLICE_BYTES = 1 << 15
+"""What a slice is charged beside its pixels, for the objects that hold it: 8 kB as it arrives, 18 kB once decoded."""
 
 
 @dataclass(frozen=True)
 class StoreSettings:
-    """``max_bytes``: of all slices held; ``quiet_s``: a series without a new slice this long is closed.
+    """``max_bytes``: of all slices held, their pixels and `SLICE_BYTES` each; ``max_slices``: of one series.
 
+    ``quiet_s``: a series without a new slice this long is closed.
     ``use_count``: believe `COUNT_TAGS`. Some scanners count the images of all reconstructions there.
     """
 
     max_bytes: int = 1 << 30
     max_series: int = 4
+    max_slices: int = 4096
     quiet_s: float = 5.0
     use_count: bool = True
 
@@ -63,6 +60,7 @@ class ClosedSeries:
 class _Series:
     tag: str
     slices: dict[str, tuple[Dataset, int]] = field(default_factory=dict)  # by instance: the slice and its bytes
+    nbytes: int = 0
     associations: set[Hashable] = field(default_factory=set)
     open: set[Hashable] = field(default_factory=set)
     expected: int = 0
@@ -70,9 +68,9 @@ class _Series:
     complete: bool = False
     last_s: float = 0.0
 
-    @property
-    def nbytes(self) -> int:
-        return sum(size for _, size in self.slices.values())
+    def held(self, instance: str) -> int:
+        """Bytes of the slice of this name; 0 if there is none yet."""
+        return self.slices[instance][1] if instance in self.slices else 0
 
     def closed(self) -> ClosedSeries:
         count, reason = len(self.slices), ""
@@ -94,14 +92,14 @@ class SeriesStore:
         self._settings = settings
         self._lock = threading.Lock()
         self._series: dict[str, _Series] = {}
-        self._closing_bytes = 0
+        self._nbytes = 0
         self._rejected: dict[str, float] = {}  # tag -> time of its last slice
 
     @property
     def nbytes(self) -> int:
         """Of all slices held, those of closed series until they are forgotten."""
         with self._lock:
-            return self._held()
+            return self._nbytes
 
     def add(self, encoded: bytes, instance: str, association: Hashable, now_s: float) -> str:
         """Keep one slice, a whole DICOM file in memory; returns its series' tag.
@@ -110,14 +108,17 @@ class SeriesStore:
         """
         slice_, uid = _anonymous(encoded)
         tag = series_tag(uid)
-        size = len(encoded)
+        size = SLICE_BYTES + len(slice_.get("PixelData") or b"")
         with self._lock:
             if tag in self._rejected:
                 self._rejected[tag] = now_s
                 raise DicomSeriesError(f"a further slice of series {tag}, which was given up")
-            self._make_room(tag, size, now_s)
+            self._check_room(tag, instance, size, now_s)
             series = self._series.setdefault(tag, _Series(tag))
-            series.slices[instance] = slice_, size  # one that is sent again takes its own place
+            more = size - series.held(instance)  # one that is sent again takes its own place
+            series.slices[instance] = slice_, size
+            series.nbytes += more
+            self._nbytes += more
             series.associations.add(association)
             series.open.add(association)
             series.last_s = now_s
@@ -143,27 +144,26 @@ class SeriesStore:
         with self._lock:
             self._rejected = {tag: last_s for tag, last_s in self._rejected.items() if now_s - last_s < quiet_s}
             ready = [s for s in self._series.values() if s.complete or now_s - s.last_s >= quiet_s]
-            closed = [self._series.pop(series.tag).closed() for series in ready]
-            self._closing_bytes += sum(series.nbytes for series in closed)
-            return closed
+            return [self._series.pop(series.tag).closed() for series in ready]
 
     def forget(self, closed: ClosedSeries) -> None:
         """Its memory is free again."""
         with self._lock:
-            self._closing_bytes -= closed.nbytes
+            self._nbytes -= closed.nbytes
 
-    def _held(self) -> int:
-        return self._closing_bytes + sum(series.nbytes for series in self._series.values())
-
-    def _make_room(self, tag: str, size: int, now_s: float) -> None:
-        limits = self._settings
-        if self._held() + size > limits.max_bytes:
-            reason = f"{self._held() + size} bytes in assembly: the limit is {limits.max_bytes}"
-        elif tag not in self._series and len(self._series) >= limits.max_series:
+    def _check_room(self, tag: str, instance: str, size: int, now_s: float) -> None:
+        limits, series = self._settings, self._series.get(tag)
+        nbytes = self._nbytes + size - (series.held(instance) if series else 0)
+        if nbytes > limits.max_bytes:
+            reason = f"{nbytes} bytes in assembly: the limit is {limits.max_bytes}"
+        elif not series and len(self._series) >= limits.max_series:
             reason = f"{len(self._series)} series in assembly: the limit is {limits.max_series}"
+        elif series and instance not in series.slices and len(series.slices) >= limits.max_slices:
+            reason = f"more than {limits.max_slices} slices"
         else:
             return
-        self._series.pop(tag, None)
+        if series:
+            self._nbytes -= self._series.pop(tag).nbytes
         if len(self._rejected) >= MAX_REJECTED:
             del self._rejected[min(self._rejected, key=self._rejected.get)]
         self._rejected[tag] = now_s
@@ -177,18 +177,12 @@ def series_tag(uid: str) -> str:
 
 def _anonymous(encoded: bytes) -> tuple[Dataset, str]:
     """The slice without anything but pixels, place and count; and its SeriesInstanceUID."""
-    import pydicom
-
-    wanted = [*SLICE_TAGS, *PIXEL_TAGS, *COUNT_TAGS]
     try:
-        read = read_dataset(io.BytesIO(encoded), specific_tags=wanted)
-        uid = str(read.get("SeriesInstanceUID") or "")
-        kept = pydicom.Dataset()  # the one read would hold on to all the bytes it came from
-        for name in wanted:
-            if name in read:
-                kept[name] = read[name]
-        kept.file_meta = pydicom.dataset.FileMetaDataset()
-        kept.file_meta.TransferSyntaxUID = read.file_meta.TransferSyntaxUID
+        file = io.BytesIO(encoded)
+        kept, pixels = read_header(file)
+        if pixels:
+            pixels.read_into(kept, file)
+        uid = str(kept.get("SeriesInstanceUID") or "")
     except DicomSeriesError:
         raise
     except Exception as error:  # damage can be any exception, and its text may quote the patient

@@ -107,7 +107,7 @@ class DicomReceiver(Node):
         self._assembler.join(STOP_TIMEOUT_S)
         self._log.flush(everything=True)
 
-    def stored(self, encoded: bytes, instance: str, association) -> bool:
+    def stored(self, encoded: bytes, instance: str, association: int) -> bool:
         """On the association's thread. False: refused."""
         try:
             self._store.add(encoded, instance, association, time.monotonic())
@@ -117,7 +117,7 @@ class DicomReceiver(Node):
         self._tally.count("slices")
         return True
 
-    def ended(self, association, orderly: bool) -> None:
+    def ended(self, association: int, orderly: bool) -> None:
         self._store.ended(association, orderly)
 
     def rejected(self, reason: str) -> None:

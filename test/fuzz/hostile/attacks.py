@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from . import seeds
+from . import seeds, structure
 
 
 def attacks(decoder: str) -> Mapping[str, bytes]:
@@ -98,16 +98,42 @@ def _meta_image() -> dict[str, bytes]:
 
 def _dicom() -> dict[str, bytes]:
     good = seeds.slice_bytes(1)
-    place = good.index(struct.pack("<HH", 0x0028, 0x0002))
     open_item = struct.pack("<HH2sHI", 0x0008, 0x1140, b"SQ", 0, 0xFFFFFFFF) + struct.pack(
         "<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF
     )
     deflate = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
-    bomb = deflate.compress(bytes(10 << 20)) + deflate.flush()
+    bomb = deflate.compress(bytes(5 << 20)) + deflate.flush()
     deflated = seeds.slice_bytes(1, "1.2.840.10008.1.2.1.99")
     start = 132 + 12 + struct.unpack_from("<I", deflated, 140)[0]
+    eight = seeds.dicom()[-2:]  # JPEG and JPEG 2000 of 6 x 5 pixels
+    place = good.index(struct.pack("<HH", 0x0020, 0x0032))
+    implicit = seeds.slice_bytes(1, "1.2.840.10008.1.2")
+    implicit_place = implicit.index(struct.pack("<HH", 0x0020, 0x0032))
+    (length,) = struct.unpack_from("<I", implicit, implicit_place + 4)
+    numbers = b"1\\" * 100
+    runs = struct.pack("<16L", 2, 64, 68, *[0] * 13) + b"\x81\0" * 50
+    items = struct.pack("<HHI", 0xFFFE, 0xE000, 0) * 10
+    pixels = struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"SQ", 0, len(items)) + items
     return {
-        "nested-2000-deep": good[:132] + good[132:place] + open_item * 2000 + good[place:],
+        "jpeg-of-another-size": structure.other_frame_size(eight[0], 13000, 13000),
+        "jpeg-2000-of-another-size": structure.other_frame_size(eight[1], 13000, 13000),
+        "rle-runs": seeds.encapsulated(runs, "1.2.840.10008.1.2.5"),
+        "rle-segments-without-end": seeds.encapsulated(b"\2" + bytes(63), "1.2.840.10008.1.2.5"),
+        "two-frames": seeds.encapsulated(b"", "1.2.840.10008.1.2.5", offsets=(0, 8)),
+        "place-of-100-numbers": implicit[: implicit_place + 4]
+        + struct.pack("<I", len(numbers))
+        + numbers
+        + implicit[implicit_place + 8 + length :],
+        "pixels-are-a-sequence": good[:-72] + pixels,
+        "codec-by-name": good[:place]
+        + struct.pack("<HH2sH", 0x0008, 0x0005, b"CS", 8)
+        + b"punycode"
+        + struct.pack("<HH2sHI", 0x0028, 0x0004, b"UT", 0, 40)
+        + b"a-" * 20
+        + good[place:],
+        "slope-past-float32": seeds.slice_bytes(1, RescaleSlope="1e300"),
+        "slope-zero": seeds.slice_bytes(1, RescaleSlope="0"),
+        "nested-2000-deep": good[:place] + open_item * 2000 + good[place:],
         "huge-rows-and-columns": seeds.slice_bytes(1, Rows=65535, Columns=65535),
         "negative-frames": seeds.slice_bytes(1, NumberOfFrames=2**31 - 1),
         "samples": seeds.slice_bytes(1, SamplesPerPixel=65535),

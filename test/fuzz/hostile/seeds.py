@@ -109,10 +109,24 @@ def slice_bytes(index: int, syntax: str = "1.2.840.10008.1.2.1", **changes) -> b
     return out.getvalue()
 
 
+def encapsulated(frame: bytes, syntax: str, offsets: tuple[int, ...] = (0,), **changes) -> bytes:
+    """The slice with pixels compressed as ``frame``; ``offsets``: of its frames, as its table has them."""
+    import pydicom
+
+    data = pydicom.dcmread(io.BytesIO(slice_bytes(1, **changes)))
+    items = struct.pack(f"<{len(offsets)}I", *offsets), frame + bytes(len(frame) % 2)
+    data.PixelData = b"".join(struct.pack("<HHI", 0xFFFE, 0xE000, len(item)) + item for item in items)
+    data["PixelData"].VR = "OB"
+    data["PixelData"].is_undefined_length = True
+    data.file_meta.TransferSyntaxUID = syntax
+    out = io.BytesIO()
+    data.save_as(out)
+    return out.getvalue()
+
+
 def dicom() -> list[bytes]:
     import pydicom
     from PIL import Image
-    from pydicom.encaps import encapsulate
     from pydicom.uid import JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
     plain = slice_bytes(1)
@@ -129,14 +143,7 @@ def dicom() -> list[bytes]:
     for kind, syntax in (("JPEG", JPEGBaseline8Bit), ("JPEG2000", JPEG2000Lossless)):
         out = io.BytesIO()
         picture.save(out, kind, **({"irreversible": False, "no_jp2": True} if kind == "JPEG2000" else {}))
-        data = pydicom.dcmread(io.BytesIO(slice_bytes(1, **eight)))
-        data.PixelData = encapsulate([out.getvalue()])
-        data["PixelData"].VR = "OB"
-        data["PixelData"].is_undefined_length = True
-        data.file_meta.TransferSyntaxUID = syntax
-        whole = io.BytesIO()
-        data.save_as(whole)
-        packed.append(whole.getvalue())
+        packed.append(encapsulated(out.getvalue(), syntax, **eight))
     return packed
 
 

@@ -129,9 +129,19 @@ def dicom(data: bytes, rng: random.Random) -> bytes:
     for _ in range(rng.choice((1, 1, 2))):
         at = rng.randrange(len(elements))
         tag, vr, value = elements[at]
-        choice = rng.randrange(8)
+        choice = rng.randrange(10)
         if choice == 0:
             del elements[at]
+        elif choice == 8:
+            sizes = rng.choice((0, 1, 4, 5, 6, 7, 300, 13000, 65535)), rng.choice((0, 1, 5, 6, 300, 13000, 65535))
+            elements[-1] = b"", b"", other_frame_size(_dicom_bytes(*elements[-1], rng), *sizes)
+        elif choice == 9:
+            many = rng.choice((2, 6, 7, 200, 5000))
+            elements[at] = (
+                tag,
+                rng.choice((vr, b"UT", b"UN", b"SQ", b"UC")),
+                rng.choice((b"1\\", b"\1\0", b"a-")) * many,
+            )
         elif choice == 1:
             elements.insert(rng.randrange(len(elements) + 1), elements[at])
         elif choice == 2:
@@ -159,6 +169,15 @@ def dicom(data: bytes, rng: random.Random) -> bytes:
             )
             elements[-1] = b"", b"", struct.pack("<HH2sHI", 0x7FE0, 0x0010, b"OB", 0, 0xFFFFFFFF) + fragments
     return (data[:132] + b"".join(_dicom_bytes(*element, rng) for element in elements))[:MAX_BYTES]
+
+
+def other_frame_size(data: bytes, columns: int, rows: int) -> bytes:
+    """``data`` with the sizes that a JPEG or JPEG 2000 frame in it says of itself changed; the same if it has none."""
+    if (at := data.find(b"\xff\x4f\xff\x51")) >= 0:
+        return data[: at + 8] + struct.pack(">2L", columns, rows) + data[at + 16 :]
+    if (at := data.find(b"\xff\xc0\0\x0b")) >= 0:
+        return data[: at + 5] + struct.pack(">2H", rows, columns) + data[at + 9 :]
+    return data
 
 
 _DICOM_TEXTS = (
