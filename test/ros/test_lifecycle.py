@@ -1,5 +1,6 @@
 """The perception node under a lifecycle manager: each transition, and configure failing before it succeeds."""
 
+import json
 import shutil
 
 import pytest
@@ -58,13 +59,17 @@ def test_every_transition(domain, random_checkpoint, image, tmp_path):
     node.wait_for_subscription()
     node.segment(image)
 
+    assert domain.set_parameter(NAME, "margin_mm.aorta", 21.5).successful
     assert domain.change_state(NAME, Transition.TRANSITION_DEACTIVATE)
     assert domain.change_state(NAME, Transition.TRANSITION_CLEANUP)
     domain.spin_until(lambda: not domain.node.get_publishers_info_by_topic("/labels"), what="publishers are left")
+    assert node.refresh()["anatomy"] == "none"
     assert domain.change_state(NAME, Transition.TRANSITION_CONFIGURE)
     assert domain.change_state(NAME, Transition.TRANSITION_ACTIVATE)
     node.wait_for_subscription()
     node.segment(image)
+    margins = {row["name"]: row["margin_mm"] for row in json.loads(node.last("label_info").data)["structures"]}
+    assert margins["aorta"] == 21.5  # what somebody set does not fall back to the table in silence
 
     assert domain.change_state(NAME, Transition.TRANSITION_ACTIVE_SHUTDOWN)
     assert domain.state(NAME) == "finalized"
