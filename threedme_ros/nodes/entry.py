@@ -60,6 +60,19 @@ def _created(create: Callable[[], Node], args: list[str] | None) -> Node:
         raise
 
 
+def _release(node: Node | None) -> None:
+    """Every step, whatever the one before it raises."""
+    try:
+        if hasattr(node, "close"):
+            node.close()
+    finally:
+        try:
+            if node is not None:
+                node.destroy_node()
+        finally:
+            rclpy.try_shutdown()
+
+
 def run_node(create: Callable[[], Node], args: list[str] | None = None) -> int:
     """Spin the node of ``create()`` until shutdown or `Finished`; returns the exit code.
 
@@ -77,20 +90,22 @@ def run_node(create: Callable[[], Node], args: list[str] | None = None) -> int:
         rclpy.spin(node)
     except (KeyboardInterrupt, ExternalShutdownException, Finished):
         pass
+    except RCLError:
+        if rclpy.ok():
+            raise
+        # else a signal came inside a callback, which could publish no more
     except _InterruptedError:
         half_made = True
     except (ParameterException, ParameterError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     finally:
-        # Under `ros2 launch` ctrl-C comes twice (terminal, launch): the second must not cut the release short.
+        # Under `ros2 launch` ctrl-C comes twice (terminal, launch), and SIGTERM after it: they must not cut the release
+        # short.
         uninstall_signal_handlers()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if node is not None:
-            if hasattr(node, "close"):
-                node.close()
-            node.destroy_node()
-        rclpy.try_shutdown()
+        for ending in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(ending, signal.SIG_IGN)
+        _release(node)
     stuck = getattr(node, "threads_left_behind", 0)
     if stuck:
         print(f"ending with {stuck} threads that hang", file=sys.stderr)
