@@ -21,6 +21,7 @@ from rclpy.signals import uninstall_signal_handlers
 from rclpy.subscription import RCLError
 
 from threedme_ros.nodes.parameters import ParameterError
+from threedme_ros.nodes.steps import run_all
 from threedme_ros.private_files import PRIVATE_FILE
 
 PRIVATE_UMASK = 0o077
@@ -60,19 +61,6 @@ def _created(create: Callable[[], Node], args: list[str] | None) -> Node:
         raise
 
 
-def _release(node: Node | None) -> None:
-    """Every step, whatever the one before it raises."""
-    try:
-        if hasattr(node, "close"):
-            node.close()
-    finally:
-        try:
-            if node is not None:
-                node.destroy_node()
-        finally:
-            rclpy.try_shutdown()
-
-
 def run_node(create: Callable[[], Node], args: list[str] | None = None) -> int:
     """Spin the node of ``create()`` until shutdown or `Finished`; returns the exit code.
 
@@ -105,7 +93,8 @@ def run_node(create: Callable[[], Node], args: list[str] | None = None) -> int:
         uninstall_signal_handlers()
         for ending in (signal.SIGINT, signal.SIGTERM):
             signal.signal(ending, signal.SIG_IGN)
-        _release(node)
+        made = [] if node is None else [getattr(node, "close", lambda: None), node.destroy_node]
+        run_all(*made, rclpy.try_shutdown)
     stuck = getattr(node, "threads_left_behind", 0)
     if stuck:
         print(f"ending with {stuck} threads that hang", file=sys.stderr)
