@@ -8,14 +8,19 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
+from builtin_interfaces.msg import Time
 from geometry_msgs.msg import Point, PointStamped
 from std_msgs.msg import Header
+from visualization_msgs.msg import Marker
 
 from threedme_ros.nodes.click_session import MAX_CLICKS, ClickError, Session
-from threedme_ros.nodes.prompting import Prompting
+from threedme_ros.nodes.messages import volume_from_message
+from threedme_ros.nodes.prompting import LABELS_TOPIC, MARKERS_TOPIC, Prompting
 from threedme_ros.nodes.watchdog import LeftBehind, Limits
 from threedme_ros.phantom import phantom
 from threedme_ros.volume import MM_PER_M, Volume, VolumeError
+
+PATIENT = Limits(30.0, 600.0)
 
 
 @pytest.fixture
@@ -194,6 +199,114 @@ def test_a_click_that_hangs_is_given_up_and_later_ones_are_told_why(prompting, v
     assert node.warnings[-1] == f"click refused: {prompting._why_not}"
     prompting.stop(1.0)
     stuck.release.set()
+
+
+def started(prompting: Prompting, segmenter, limits: Limits = PATIENT) -> Prompting:
+    node = prompting._node
+    node.create_subscription = node.destroy_subscription = lambda *_: None
+    node.alive = lambda: True
+    prompting._segmenter, prompting._limits = segmenter, limits
+    prompting.start()
+    return prompting
+
+
+def wait(met) -> None:
+    end = time.monotonic() + 10
+    while not met():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_an_encoding_that_hung_does_not_lengthen_the_limit_of_later_clicks(prompting, volume):
+    stuck, later = Stuck("encode"), Stuck("click")
+    started(prompting, stuck)._on_foreground(click(*middle_m(volume)))
+    assert stuck.there.wait(10)
+    prompting.stop(0.0)
+    assert "the network of clicks was still busy when the node stopped" in prompting._node.warnings[-1]
+    started(prompting, later, Limits(0.05, 600.0))._on_foreground(click(*middle_m(volume)))
+    assert later.there.wait(10)
+
+    def given_up() -> bool:
+        prompting.check()
+        return prompting._left_behind.count == 2
+
+    wait(given_up)
+    stuck.release.set()
+    later.release.set()
+
+
+class Full:
+    """Out of memory at every click."""
+
+    volume = None
+    description = "engine=full"
+
+    def __init__(self):
+        self.clicks = 0
+
+    def set_volume(self, volume):
+        self.volume = volume
+
+    def click(self, points_mm, foreground):
+        self.clicks += 1
+        raise MemoryError
+
+
+def test_clicks_go_on_after_an_error_of_which_not_even_word_could_be_sent(prompting, volume):
+    def full(*_):
+        raise MemoryError
+
+    prompting._warn = prompting._node.publish_health = full
+    segmenter = Full()
+    started(prompting, segmenter)
+    for count in (1, 2):
+        prompting._on_foreground(click(*middle_m(volume)))
+        wait(lambda count=count: segmenter.clicks == count)
+    prompting.stop(10.0)
+    assert prompting._left_behind.count == 0
+
+
+class Publisher:
+    def __init__(self):
+        self.published = []
+
+    def publish(self, message):
+        self.published.append((threading.current_thread().name, message))
+
+
+@pytest.mark.parametrize("active", [True, False])
+def test_what_was_cleared_is_taken_away_by_the_worker_as_soon_as_there_is_one(prompting, volume, active):
+    labels, markers = Publisher(), Publisher()
+    prompting._outputs = {LABELS_TOPIC: labels, MARKERS_TOPIC: markers}
+    prompting.new_volume(volume, Header(frame_id="patient", stamp=Time(sec=7)))
+    prompting._on_foreground(click(*middle_m(volume)))
+    prompting._published = prompting._session
+    if active:
+        started(prompting, Full())
+    response = prompting._on_clear(None, SimpleNamespace())
+    assert (response.success, response.message) == (True, "1 clicks cleared")
+    if not active:
+        assert labels.published == []
+        started(prompting, Full())
+    wait(lambda: markers.published)
+    prompting.stop(10.0)
+    ((thread, message),) = labels.published
+    assert thread == "prompts"
+    mask = volume_from_message(message)
+    assert mask.shape == volume.shape
+    assert not mask.voxels.any()
+    ((_, shown),) = markers.published
+    assert {marker.action for marker in shown.markers} == {Marker.DELETE}
+    started(prompting, Full()).stop(10.0)
+    assert len(labels.published) == 1  # once is enough
+
+
+def test_clearing_without_memory_for_diagnostics_is_answered(prompting):
+    def full():
+        raise MemoryError
+
+    prompting._node.publish_health = full
+    assert prompting._on_clear(None, SimpleNamespace()).success
 
 
 def test_a_slow_encoding_is_no_hang(prompting, volume):

@@ -259,15 +259,14 @@ def test_a_message_that_no_bag_holds_is_missed_and_the_recording_goes_on(tmp_pat
 
 def test_a_disk_that_takes_nothing_at_the_end_is_given_up(tmp_path, monkeypatch):
     gate = threading.Event()
-    monkeypatch.setattr(recording, "CLOSE_TIMEOUT_S", 0.2)
     made, said = recorder(tmp_path)
     wait(lambda: made.describe()["recording"] != str(tmp_path))  # the bag is open
     monkeypatch.setattr(recording.BagWriter, "write", lambda *_: gate.wait(30))
     for _ in range(5):
         made.put({"volume": image(b"x")})
     wait(lambda: len(made._waiting) == 4)  # one is in hand
-    made.close()
-    assert len(said) == 1 and "took nothing" in said[0]
+    made.close(0.2)
+    assert len(said) == 1 and "the disk did not take the rest within 0 s" in said[0]
     assert made.describe()["record_missed"] == 4 and made.thread.is_alive()
     gate.set()
     made.thread.join(30)

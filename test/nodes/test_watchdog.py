@@ -31,7 +31,8 @@ def durations(*pairs) -> Durations:
         (((4.0, 1000), (4.0, 4000)), 3000, 40.0),
         (((4.0, 10),), 10**6, 400.0),  # so much larger says little: ten times as long at most
         (((100.0, 1000),), 1000, 600.0),  # never longer than a build
-        (((1.0, 1000),) * 99 + ((9.0, 1000),), 1000, 30.0),  # one slow volume of a hundred is no rule
+        (((0.5, 1000),) * 38 + ((20.0, 1000),) + ((0.5, 1000),) * 19, 1000, 200.0),  # a full pass among updates
+        (((20.0, 1000),) + ((0.5, 1000),) * 200, 1000, 30.0),  # that was long ago
     ],
 )
 def test_limit_is_learned(known, size, limit_s):

@@ -118,7 +118,8 @@ def test_clearing_takes_the_mask_away_and_a_background_click_alone_means_nothing
     domain.spin_until(lambda: len(node.prompt_labels) > shown, what="no cleared mask")
     assert not volume_from_message(node.prompt_labels[-1]).voxels.any()
     domain.spin_until(lambda: node.diagnostics["prompt"] == "none", what="prompt in diagnostics")
-    assert {m.action for m in node.prompt_markers[-1].markers} == {Marker.DELETE}
+    deleted = {Marker.DELETE}
+    domain.spin_until(lambda: {m.action for m in node.prompt_markers[-1].markers} == deleted, what="markers deleted")
     refused(node, domain, node.background, at(image, 20, 16, 20), "expected a click inside a structure first")
 
 

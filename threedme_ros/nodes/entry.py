@@ -21,6 +21,7 @@ from rclpy.signals import uninstall_signal_handlers
 from rclpy.subscription import RCLError
 
 from threedme_ros.nodes.parameters import ParameterError
+from threedme_ros.nodes.steps import run_all
 from threedme_ros.private_files import PRIVATE_FILE
 
 PRIVATE_UMASK = 0o077
@@ -77,20 +78,23 @@ def run_node(create: Callable[[], Node], args: list[str] | None = None) -> int:
         rclpy.spin(node)
     except (KeyboardInterrupt, ExternalShutdownException, Finished):
         pass
+    except RCLError:
+        if rclpy.ok():
+            raise
+        # else a signal came inside a callback, which could publish no more
     except _InterruptedError:
         half_made = True
     except (ParameterException, ParameterError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     finally:
-        # Under `ros2 launch` ctrl-C comes twice (terminal, launch): the second must not cut the release short.
+        # Under `ros2 launch` ctrl-C comes twice (terminal, launch), and SIGTERM after it: they must not cut the release
+        # short.
         uninstall_signal_handlers()
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        if node is not None:
-            if hasattr(node, "close"):
-                node.close()
-            node.destroy_node()
-        rclpy.try_shutdown()
+        for ending in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(ending, signal.SIG_IGN)
+        made = [] if node is None else [getattr(node, "close", lambda: None), node.destroy_node]
+        run_all(*made, rclpy.try_shutdown)
     stuck = getattr(node, "threads_left_behind", 0)
     if stuck:
         print(f"ending with {stuck} threads that hang", file=sys.stderr)

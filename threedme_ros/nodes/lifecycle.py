@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable
+from functools import partial
 
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 
 from threedme_ros.nodes.event_log import EventLog
+from threedme_ros.nodes.steps import run_all
 
 
 class ManagedNode(LifecycleNode):
     """``state`` is where the last transition led: unconfigured, inactive, active or finalized.
 
     Has a parameter ``autostart``. A transition that cannot be completed is told to `went_wrong` and leaves nothing
-    half done: configure and activate fall back to where they began, deactivate and cleanup to unconfigured.
+    half done: configure and activate fall back to where they began, deactivate and cleanup to unconfigured, or to
+    finalized if even that fails.
     """
 
     def __init__(self, name: str, **kwargs) -> None:
@@ -35,11 +38,11 @@ class ManagedNode(LifecycleNode):
         raise NotImplementedError
 
     def halt(self) -> None:
-        """Stop what `activate` and `activated` started, in any state; never hangs."""
+        """Stop what `activate` and `activated` started, in any state, all of it even if it raises; never hangs."""
         raise NotImplementedError
 
     def release(self) -> None:
-        """Free everything, in any state, halted or not."""
+        """Free everything, in any state, halted or not, even if it raises."""
         raise NotImplementedError
 
     def went_wrong(self, line: str) -> None:
@@ -71,8 +74,7 @@ class ManagedNode(LifecycleNode):
                 super(ManagedNode, self).on_activate(state)
                 self.activated()
             except Exception:
-                self.halt()
-                super(ManagedNode, self).on_deactivate(state)
+                run_all(self.halt, partial(super(ManagedNode, self).on_deactivate, state))
                 raise
 
         return self._attempt("active", step, TransitionCallbackReturn.FAILURE)
@@ -91,7 +93,10 @@ class ManagedNode(LifecycleNode):
         return self._attempt("finalized", self.release, TransitionCallbackReturn.ERROR)
 
     def on_error(self, state):
-        return self._attempt("unconfigured", self.release, TransitionCallbackReturn.FAILURE)
+        outcome = self._attempt("unconfigured", self.release, TransitionCallbackReturn.FAILURE)
+        if outcome != TransitionCallbackReturn.SUCCESS:
+            self.state = "finalized"  # so it is for the lifecycle now
+        return outcome
 
     def _attempt(self, goal: str, step: Callable[[], None], otherwise: TransitionCallbackReturn):
         try:

@@ -93,8 +93,8 @@ class PerceptionParameters(Parameters):
     )
     hang_after_s: float = parameter(
         30.0,
-        "a volume is given up, and its engine replaced, when it takes longer than this and than 10 times what 95% of"
-        " the last ones took [s]; 0: never",
+        "a volume is given up, and its engine replaced, when it takes longer than this and than 10 times the slowest of"
+        " the last 200 [s]; 0: never",
         between=(0.0, 86400.0),
     )
     build_timeout_s: float = parameter(

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from time import monotonic
 
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PointStamped
@@ -53,6 +54,7 @@ from threedme_ros.nodes.prompting import Prompting
 from threedme_ros.nodes.qos import VOLUMES, subscription_events
 from threedme_ros.nodes.recording import Tape, with_record_parameter
 from threedme_ros.nodes.steady_memory import keep_memory_steady
+from threedme_ros.nodes.steps import run_all
 from threedme_ros.nodes.volume_worker import VolumeWorker
 from threedme_ros.nodes.watchdog import LeftBehind
 from threedme_ros.share import DEMO_CHECKPOINT, share_path
@@ -61,7 +63,9 @@ RECORDED = {**OUTPUTS, **prompting.OUTPUTS, **dict.fromkeys(prompting.CLICKS, Po
 RECORDED |= {"volume": CompressedImage, "/diagnostics": DiagnosticArray}
 TICK_S = 1.0
 STOP_TIMEOUT_S = 20.0
-"""`ros2 launch` and lifecycle managers wait for some 30 s."""
+"""For the volume and the click under way, together."""
+RELEASE_TIMEOUT_S = 25.0
+"""For that and for the end of the recording: `ros2 launch` and lifecycle managers wait for some 30 s."""
 
 
 class PerceptionNode(ManagedNode):
@@ -146,28 +150,42 @@ class PerceptionNode(ManagedNode):
         self.log.info("active", f"active: waiting for {topic}", topic=topic)
 
     def halt(self) -> None:
+        end_s = monotonic() + STOP_TIMEOUT_S
+        run_all(
+            self._stop_listening,
+            self._prompting.close,  # before the volumes are waited for: clicks end meanwhile
+            self._stop_volumes,
+            lambda: self._prompting.stop(max(end_s - monotonic(), 0.0)),
+        )
+
+    def release(self) -> None:
+        end_s = monotonic() + RELEASE_TIMEOUT_S
+        run_all(
+            self.halt,
+            self._prompting.release,
+            self._outputs.close,
+            self._health.withdrawn,
+            self._live.release,
+            self._close_engine,
+            lambda: self._tape.stop(max(end_s - monotonic(), 0.0)),
+        )
+
+    def _stop_listening(self) -> None:
         if self._volumes:
             self.destroy_subscription(self._volumes)
         if self._obstacle_timer:
             self.destroy_timer(self._obstacle_timer)
         self._volumes = self._obstacle_timer = None
         self._health.listening(False)
-        self._prompting.stop(STOP_TIMEOUT_S)
+
+    def _stop_volumes(self) -> None:
         if self._worker:
             self._worker.stop(STOP_TIMEOUT_S)
 
-    def release(self) -> None:
-        try:
-            self.halt()
-        finally:
-            self._prompting.release()
-            self._outputs.close()
-            self._health.withdrawn()
-            self._live.release()
-            if self._keeper:
-                self._keeper.close()
-            self._tape.stop()
-            self._keeper = self._worker = None
+    def _close_engine(self) -> None:
+        keeper, self._keeper, self._worker = self._keeper, None, None
+        if keeper:
+            keeper.close()
 
     def went_wrong(self, line: str) -> None:
         self._health.error(line)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import threading
 import traceback
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -67,12 +68,15 @@ class Prompting:
         self._segmenter: PromptSegmenter | None = None
         self._limits = Limits(0.0, 0.0)
         self._watch = Watch(self._limits, Durations())
-        self._encoding = False  # a volume, before its first click: that may take long, as building an engine may
+        self._encoding: Watch | None = None
+        """Over a volume's encoding, before its first click: that may take long, as building an engine may."""
         self._frames: FrameWatch | None = None
         self._worker: Worker | None = None
         self._outputs: dict = {}
         self._subscriptions: list = []
         self._published: Session | None = None
+        self._erase: Session | None = None
+        """What was cleared and is still shown."""
         self._why_not = "not configured"
         self._state = "none"
         node.create_service(Trigger, "~/clear_prompts", self._on_clear)
@@ -102,32 +106,39 @@ class Prompting:
     def start(self) -> None:
         self._watch = Watch(self._limits, Durations())
         self._worker = Worker(self._run, "prompts")
+        if self._erase:
+            self._worker.submit(UPDATE)
         for topic, foreground in ((FOREGROUND_TOPIC, True), (BACKGROUND_TOPIC, False)):
             callback = self._on_foreground if foreground else self._on_background
             self._subscriptions.append(self._node.create_subscription(PointStamped, topic, callback, 10))
 
     def check(self) -> None:
         """At least once a second: a click that hangs is given up, its thread left behind, and clicks with it."""
-        overdue = self._watch.overdue(building=self._encoding)
+        overdue = self._watch.overdue(building=self._encoding is self._watch)
         if overdue and self._watch.give_up():
             self._leave(f"hangs: {overdue}")
 
-    def stop(self, timeout_s: float) -> None:
-        """No click comes in and none is being worked on. A thread that hangs is left behind."""
+    def close(self) -> None:
+        """No click comes in any more, and none is begun. Never waits."""
         for subscription in self._subscriptions:
             self._node.destroy_subscription(subscription)
         self._subscriptions = []
         if self._worker:
             self._worker.close()
-            if not self._worker.joined(timeout_s) and self._watch.give_up():
-                self._leave(f"still busy after {timeout_s:.0f} s")
+
+    def stop(self, timeout_s: float) -> None:
+        """As `close`, and none is being worked on. A thread that hangs is left behind."""
+        self.close()
+        if self._worker and not self._worker.joined(timeout_s) and self._watch.give_up():
+            self._leave("was still busy when the node stopped")
         self._worker = None
 
     def release(self) -> None:
         for publisher in self._outputs.values():
             self._node.destroy_lifecycle_publisher(publisher)
         with self._lock:
-            self._outputs, self._segmenter, self._session, self._published = {}, None, None, None
+            self._outputs, self._segmenter, self._session = {}, None, None
+            self._published = self._erase = None
             self._why_not, self._state = "not configured", "none"
 
     def new_volume(self, volume: Volume, header: Header) -> None:
@@ -154,23 +165,20 @@ class Prompting:
             return {"prompt": self._state if made_by else f"unavailable: {self._why_not}", "prompt_made_by": made_by}
 
     def clear(self) -> str:
-        """Forget the clicks; what was shown of them goes. Returns what was done, in words."""
+        """Forget the clicks; the worker takes away what is shown of them. Returns what was done, in words."""
         with self._lock:
             count = len(self._session.points_m) if self._session else 0
             if self._session:
                 self._session = replace(self._session, points_m=(), foreground=())
-            published, self._published, self._state = self._published, None, "none"
-        if published and self._outputs:
-            nothing = published.volume.with_voxels(np.zeros(published.volume.shape, np.uint8))
-            self._publish(
-                volume_message(nothing, published.header.stamp),
-                _markers(nothing, replace(published, points_m=(), foreground=())),
-            )
+            self._erase = self._published or self._erase
+            self._published, self._state = None, "none"
+        if self._erase and self._worker:
+            self._worker.submit(UPDATE)
         return f"{count} clicks cleared"
 
     def _on_clear(self, request, response):
         response.success, response.message = True, self.clear()
-        self._node.publish_health()
+        self._show_health()
         return response
 
     def _on_foreground(self, message: PointStamped) -> None:
@@ -193,7 +201,7 @@ class Prompting:
                 self._session = session.clicked(point_m, foreground)
         except ClickError as error:
             self._warn(f"click refused: {error}")
-            self._node.publish_health()
+            self._show_health()
             return
         if self._worker:
             self._worker.submit(UPDATE)
@@ -221,13 +229,38 @@ class Prompting:
             self._segmenter, self._why_not = None, f"the network of clicks {why}; configure anew"
         self._warn(f"clicks: {self._why_not}")
 
+    def _show_health(self) -> None:
+        """Now rather than with the next of the node's own, which fails openly if this one does."""
+        with suppress(Exception):
+            self._node.publish_health()
+
     def _run(self, job: object) -> None:
+        """On the worker's thread: whatever happens, it lives on for the next click."""
         watch = self._watch
         watch.begin("click")
         try:
+            self._take_away(watch)
             self._click(watch)
+        except BaseException as error:  # one after the other, as when memory is out: even telling of it may fail
+            with suppress(Exception):
+                self._failed(error)
         finally:
             watch.end()
+
+    def _take_away(self, watch: Watch) -> None:
+        """Publish an empty mask for what was cleared."""
+        erase = self._erase
+        if erase is None or not self._outputs:
+            return
+        nothing = erase.volume.with_voxels(np.zeros(erase.volume.shape, np.uint8))
+        labels = volume_message(nothing, erase.header.stamp)
+        markers = _markers(nothing, replace(erase, points_m=(), foreground=()))
+        if watch.given_up:
+            return
+        self._publish(labels, markers)
+        with self._lock:
+            if self._erase is erase:
+                self._erase = None
 
     def _click(self, watch: Watch) -> None:
         with self._lock:
@@ -239,19 +272,22 @@ class Prompting:
         except VolumeError as error:
             self._warn(f"click refused: {error}")
         except Exception as error:
-            if not self._node.alive():
-                return
+            self._failed(error)
+        self._show_health()
+
+    def _failed(self, error: BaseException) -> None:
+        if self._node.alive():  # else that is why
             self._warn(f"click failed: {type(error).__name__}: {error}")
             self._node.log.error("click_failed", f"{type(error).__name__}: {error}", trace=traceback.format_exc())
-        self._node.publish_health()
 
     def _segment(self, session: Session, segmenter: PromptSegmenter, watch: Watch) -> None:
         if segmenter.volume is not session.volume:
-            self._encoding = True
+            self._encoding = watch
             try:
                 segmenter.set_volume(session.volume)
             finally:
-                self._encoding = False
+                if self._encoding is watch:  # else given up, and another thread's by now
+                    self._encoding = None
         found = segmenter.click(np.array(session.points_m) * MM_PER_M, np.array(session.foreground))
         labels = volume_message(found.mask, session.header.stamp, description=segmenter.description)
         markers = _markers(found.mask, session)

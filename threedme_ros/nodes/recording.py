@@ -35,7 +35,7 @@ MESSAGE_BYTES = 1_000_000_000
 POINT_BYTES = 200
 """A Point of a marker, a Python object with three numbers."""
 
-CLOSE_TIMEOUT_S = 30.0
+CLOSE_TIMEOUT_S = 25.0
 
 
 class Recorder:
@@ -99,15 +99,15 @@ class Recorder:
                 "record_missed": self._missed,
             }
 
-    def close(self) -> None:
-        """Write what waits and end the bag. Given up after `CLOSE_TIMEOUT_S`: what still waits then is missed, and what
-        was written can be read."""
+    def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
+        """Write what waits and end the bag. Given up after ``timeout_s``: what still waits then is missed, and what was
+        written can be read."""
         with self._ready:
             self._closing = True
             self._ready.notify()
-        self.thread.join(CLOSE_TIMEOUT_S)
+        self.thread.join(timeout_s)
         if self.thread.is_alive():
-            self._fail(f"the disk took nothing for {CLOSE_TIMEOUT_S:.0f} s at the end")
+            self._fail(f"the disk did not take the rest within {timeout_s:.0f} s at the end")
 
     def _run(self) -> None:
         writer = None
@@ -246,10 +246,11 @@ class Tape:
         values = [KeyValue(key=key, value=str(value)) for key, value in told.items()]
         return [DiagnosticStatus(level=level, name=name, message=message, hardware_id="threedme_ros", values=values)]
 
-    def stop(self) -> None:
+    def stop(self, timeout_s: float = CLOSE_TIMEOUT_S) -> None:
+        """End the recording, as `Recorder.close`."""
         recorder, self._recorder = self._recorder, None
         if recorder:
-            recorder.close()
+            recorder.close(timeout_s)
             if recorder.thread.is_alive():
                 self._left_behind.add(recorder.thread)
 

@@ -1,10 +1,11 @@
 """Is the work under way stuck? What a job may take is learned from those before it. No ROS, no topic.
 
-A job is given up when it runs longer than `Limits.hang_after_s` and longer than `SLACK` times what 95% of the last ones
-took, and the warm-up as long as there are few; a job larger than any before may take longer in proportion, up to
-`MOST_GROWTH` times. While an engine builds what it needs for a shape, which may take minutes, `Limits.build_timeout_s`
-holds instead, and no limit is ever longer than that. Python cannot end a thread: one that is given up is left behind,
-and what it brings back later is dropped.
+A job is given up when it runs longer than `Limits.hang_after_s` and longer than `SLACK` times the slowest of the last
+`DURATIONS_KEPT`, and the warm-up as long as there are few; a job larger than any before may take longer in proportion,
+up to `MOST_GROWTH` times. The slowest, since one in many may be of another kind: a full pass among updates. While an
+engine builds what it needs for a shape, which may take minutes, `Limits.build_timeout_s` holds instead, and no limit is
+ever longer than that. Python cannot end a thread: one that is given up is left behind, and what it brings back later is
+dropped.
 """
 
 from __future__ import annotations
@@ -15,8 +16,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
-
-import numpy as np
 
 SLACK = 10.0
 DURATIONS_KEPT = 200
@@ -85,7 +84,7 @@ class Durations:
         limit_s = max(limits.hang_after_s, SLACK * warm_up_s if len(kept) < FEW else 0.0)
         if kept:
             growth = min(max(1.0, size / max(size for _, size in kept)), MOST_GROWTH)
-            limit_s = max(limit_s, SLACK * growth * float(np.percentile([seconds for seconds, _ in kept], 95)))
+            limit_s = max(limit_s, SLACK * growth * max(seconds for seconds, _ in kept))
         return min(limit_s, max(limits.build_timeout_s, limits.hang_after_s))
 
 

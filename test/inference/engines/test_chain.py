@@ -152,6 +152,34 @@ def test_an_engine_whose_successors_are_all_refused_comes_back() -> None:
     assert chain.attempt(lambda engine, window_voxels: engine.name) == "a"
 
 
+def test_a_shortage_in_which_no_engine_can_be_made_is_over_when_it_is_over() -> None:
+    short, made = [], []
+
+    def make(name: str) -> Fake:
+        if short:
+            raise EngineError(f"{name}: cannot be made")
+        made.append(Fake(name))
+        return made[-1]
+
+    def work(engine: Fake, window_voxels: int) -> tuple[str, int]:
+        if short or engine.closed:
+            raise EngineError(f"{engine.name}: {'closed' if engine.closed else 'failed'}")
+        return engine.name, window_voxels
+
+    candidates = [Candidate(lambda: make("a")), Candidate(lambda: make("b"))]
+    chain = EngineChain(candidates, gate=passes, window_voxels=800, least_voxels=200)
+    short.append(True)
+    with pytest.raises(EngineError, match=r"^a: failed$"):
+        chain.attempt(work)
+    with pytest.raises(EngineError, match=r"^a: cannot be made$"):
+        chain.attempt(work)
+    short.clear()
+    assert chain.attempt(work) == ("a", 800)
+    assert chain.attempt(work) == ("a", 800)
+    assert [engine.closed for engine in made] == [True, False]
+    assert chain.refused == ["a: failed"]
+
+
 def test_what_is_no_engines_failure_is_not_hidden() -> None:
     chain = chain_of("a", "b")
     with pytest.raises(ZeroDivisionError):

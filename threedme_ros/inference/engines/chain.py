@@ -58,15 +58,19 @@ class EngineChain:
         self.engine: Engine | None = None
         self.agreement: float | None = None
         self._opening = False
+        self._lost = False  # the engine was closed for another to take its place, and none did
         if not self._advance():
             raise EngineError(f"no engine is usable: {'; '.join(self._absent + self.refused)}")
 
     def attempt(self, work: Callable[[Engine, int], Result]) -> Result:
         """``work(engine, window_voxels)``, again with a smaller window or the next engine while it raises EngineError.
 
-        The last engine's error is raised; that engine stays, for the next call.
+        The last engine's error is raised; that engine stays, for the next call, which makes it again if it could not be
+        made just now, as in a shortage, and raises EngineError if it still cannot.
         """
         while True:
+            if self._lost:
+                self._make_again()
             try:
                 return work(self.engine, self.window_voxels)
             except EngineMemoryError as error:
@@ -88,6 +92,7 @@ class EngineChain:
     def close(self) -> None:
         """Free the engine, and forget the others."""
         self._waiting.clear()
+        self._lost = False
         self.engine.close()
 
     def _shrink(self, error: EngineMemoryError) -> bool:
@@ -101,15 +106,27 @@ class EngineChain:
     def _replace(self, error: EngineError) -> bool:
         if not self._waiting:
             return False
-        failed, before = self._candidate, (self.window_voxels, self.agreement)
+        before = self.window_voxels, self.agreement
         self.engine.close()  # its memory may be what the next one needs
         self.refused.append(str(error))
         if self._advance():
             log.warning("%s; going on with %s on %s", error, self.engine.name, self.engine.device)
             return True
-        self.engine = failed.make()  # better than none: the next volume may suit it
         self.window_voxels, self.agreement = before
+        self._lost = True
+        try:
+            self._make_again()  # better than none: the next volume may suit it
+        except EngineError as absent:
+            log.warning("%s; the next volume tries again", absent)
         return False
+
+    def _make_again(self) -> None:
+        self._opening = True
+        try:
+            self.engine = self._candidate.make()
+        finally:
+            self._opening = False
+        self._lost = False
 
     def _advance(self) -> bool:
         """The next engine that can be made and passes; False if there is none."""
