@@ -232,6 +232,20 @@ def test_medmnist_arrays_are_judged_by_their_header_before_memory_is_taken(tmp_p
     assert peak < 1 << 22
 
 
+@pytest.mark.parametrize("packing", (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA))
+def test_medmnist_packed_so_that_a_piece_has_no_bound_is_refused_before_memory_is_taken(tmp_path, packing):
+    path = tmp_path / "x.npz"
+    with zipfile.ZipFile(path, "w", packing) as archive:
+        archive.writestr("train_images.npy", described("|u1", "(1, 16, 16, 16)", bytes(32 << 20)))
+    for _ in range(2):  # what is imported on first use is no matter here
+        tracemalloc.start()
+        with pytest.raises(DatasetError, match=rf"train_images packed by method {packing}: expected one of \(0, 8\)"):
+            medmnist3d.read_splits(path, 2)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < 1 << 22
+
+
 @pytest.mark.parametrize("data", [b"\x80\x04cos\nsystem\n(S'id'\ntR.", b"\x93NUMPY", b""])
 def test_medmnist_that_is_a_pickle_an_array_or_nothing(tmp_path, data):
     (tmp_path / "x.npz").write_bytes(data)
