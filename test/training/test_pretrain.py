@@ -263,6 +263,12 @@ def test_a_state_of_other_scans_or_other_shapes_is_refused(tiny, volumes, uninte
     torch.save(state, tmp_path / "state.pt")
     with pytest.raises(TrainingError, match=r"does not fit the network: .*head\.voxels\.bias"):
         pretrain(tiny, volumes, tmp_path, resume=True)
+    torch.save(uninterrupted[0].read_state() | {"average": [3]}, tmp_path / "state.pt")
+    with pytest.raises(TrainingError, match="does not fit the network"):
+        pretrain(tiny, volumes, tmp_path, resume=True)
+    torch.save(uninterrupted[0].read_state() | {"task": "["}, tmp_path / "state.pt")
+    with pytest.raises(TrainingError, match=r"a run with other .*seed"):
+        pretrain(tiny, volumes, tmp_path, resume=True)
     (tmp_path / "state.pt").write_text("no state")
     with pytest.raises(TrainingError, match=r"state\.pt: not a training state"):
         pretrain(tiny, volumes, tmp_path, resume=True)

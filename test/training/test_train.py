@@ -139,6 +139,15 @@ def test_state_of_another_task_or_no_state_is_refused(task, tmp_path):
         other.load_state(tmp_path / "broken.pt")
 
 
+@pytest.mark.parametrize("change", [{"task": 3}, {"task": "["}, {"model": 3}, {"optimiser": {}}, {"step": "x"}])
+def test_a_state_of_odd_things_is_refused(task, tmp_path, change):
+    run, path = trainer.Trainer.create(task, 17), tmp_path / "state.pt"
+    run.save_state(path)
+    torch.save(torch.load(path, weights_only=True) | change, path)
+    with pytest.raises(TrainingError, match=r"state\.pt: not a training state"):
+        run.load_state(path)
+
+
 def test_flat_windows_run_in_fp32_and_others_in_bf16():
     for shape, expected in (((16, 48, 48), torch.float32), ((32, 32, 32), torch.bfloat16)):
         with autocast_for(torch.zeros(1, 1, *shape), "bf16"):
