@@ -116,7 +116,8 @@ NAN, VAST = float("nan"), 10**400
         ({"features": {key: [1, 2] for key in FEATURES}}, r"expected \(12, 3\) numbers"),
         ({"features": {key: [1, 2, "x"] for key in FEATURES}}, "could not convert"),
         ({"features": {key: [VAST, 1, 2] for key in FEATURES}}, "too large"),
-        ({"features": {key: [1, 0, 2] for key in FEATURES}}, "expected all above 0"),
+        ({"features": {key: [1, 0, 2] for key in FEATURES}}, "deviation or spread 0: expected at least 1e-09"),
+        ({"features": {key: [1, 1e-12, 2] for key in FEATURES}}, "deviation or spread 1e-12: expected at"),
         ({"features": 5}, "scope model without"),
         ({"threshold": NAN}, r"scope bias and threshold \[0.0, nan\]: expected \(2,\) numbers within 1e\+09"),
         ({"bias": VAST}, "scope bias and threshold: .*too large"),
@@ -126,10 +127,13 @@ NAN, VAST = float("nan"), 10**400
             {"arrangement": {"pairs": [[2, 1]], "middle_mm": [[1, 2, 3]], "spread_mm": [[1, 2, 3]]}},
             r"pairs \[\[2.0, 1.0",
         ),
-        ({"arrangement": {"pairs": [[1, 2]], "middle_mm": [[1, 2, 3]], "spread_mm": [[1, 0, 3]]}}, "all above 0"),
+        (
+            {"arrangement": {"pairs": [[1, 2]], "middle_mm": [[1, 2, 3]], "spread_mm": [[1, 0, 3]]}},
+            "deviation or spread 0: expected",
+        ),
         ({"arrangement": {"pairs": [[1, 2]], "middle_mm": [[1, 2, NAN]], "spread_mm": [[1, 2, 3]]}}, "middle_mm"),
     ],
-    ids=range(13),
+    ids=range(14),
 )
 def test_numbers_that_give_no_verdict_are_refused(change, reason):
     with pytest.raises(CheckpointError, match=reason):

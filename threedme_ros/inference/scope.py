@@ -47,7 +47,8 @@ UNKNOWN_PLACE = 1.5
 """What "misplaced" is where less than two structures are present; 0.8 is usual for a body."""
 
 LARGEST = 1e9
-"""Of any number in a model: no figure of `measure` comes near it, and what is reckoned with it stays finite."""
+"""Of any number in a model, and what it is divided by is at least 1 / this: no figure of `measure` comes near either,
+and what is reckoned stays finite."""
 
 CLIP = 4.0
 """Standard deviations: a figure far from all that was fitted on weighs no more than this."""
@@ -148,8 +149,8 @@ class ScopeModel:
             raise CheckpointError(f"scope model without {error}") from error
         if not (np.isin(pairs, np.arange(1, 256)).all() and (pairs[:, 0] < pairs[:, 1]).all()):
             raise CheckpointError(f"scope pairs {pairs.tolist()}: expected two ids from 1 to 255, the smaller first")
-        if min(deviation.min(), arrangement.spread.min(initial=1)) <= 0:
-            raise CheckpointError(f"scope deviations {deviation.tolist()} and spreads: expected all above 0")
+        if (least := min(deviation.min(), arrangement.spread.min(initial=1))) < 1 / LARGEST:
+            raise CheckpointError(f"scope deviation or spread {least:g}: expected at least {1 / LARGEST:g}")
         return cls(mean, deviation, weight, float(bias), float(threshold), arrangement)
 
 
