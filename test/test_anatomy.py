@@ -150,3 +150,14 @@ def test_names_are_short_and_printable(name):
     with pytest.raises(AnatomyError, match="printable characters") as caught:
         Structure(1, name, (0, 0, 0), 0.0, Role.TARGET)
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("key", ("id", "name", "colour", "margin_mm", "role"))
+def test_an_integer_too_long_to_print_is_refused_by_its_line(tmp_path, key):
+    row = {"id": "1", "name": "liver", "colour": "[1, 2, 3]", "margin_mm": "0", "role": "no-go"} | {
+        key: "0x" + "f" * 5000
+    }
+    path = tmp_path / "anatomy.yaml"
+    path.write_text("structures:\n- {" + ", ".join(f"{k}: {v} " for k, v in row.items()) + "}\n")
+    with pytest.raises(AnatomyError, match=r"anatomy\.yaml: YAML integer 0xf+\.\.\. of 5002 characters in line 2"):
+        Anatomy.from_yaml(path)

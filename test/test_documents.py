@@ -1,10 +1,20 @@
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from threedme_ros.documents import MAX_YAML_BYTES, DocumentError, parse_json, parse_mapping, parse_yaml, read_yaml
+from threedme_ros.documents import (
+    MAX_JSON_CHARACTERS,
+    MAX_YAML_BYTES,
+    DocumentError,
+    parse_json,
+    parse_mapping,
+    parse_yaml,
+    read_json,
+    read_yaml,
+)
 
 LAUGHS = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10)
@@ -29,7 +39,13 @@ def test_aliases_and_merge_keys_serve_as_in_our_own_tables():
         ("a: !!int ''", "tag .*expected plain values"),
         ("a: !!bool maybe", "tag .*expected plain values"),
         ("a: 2001-99-99", "no usable YAML: month must be"),
-        ("a: " + "9" * 5000, "no usable YAML: Exceeds the limit"),
+        ("a: " + "9" * 5000, r"YAML integer 9{20}\.\.\. of 5000 characters in line 1: expected at most 64"),
+        ("- 0\n- {a: 0x" + "f" * 5000 + " }", "of 5002 characters in line 2"),
+        ("a: 0b" + "1" * 200_000, "of 200002 characters"),
+        ("a: -0" + "7" * 64, "of 66 characters"),
+        ("a: 1" + ":00" * 60_000, "of 180001 characters"),
+        ("{0x" + "f" * 100 + " : 1}", "of 102 characters"),
+        ("a: 1" + ":00" * 60_000 + ".0", "no usable YAML: int too large to convert to float"),
         ("a: 0b_", "no usable YAML"),
         ("a: [", "no usable YAML"),
         ("a: 1\n---\na: 2", "no usable YAML"),
@@ -40,6 +56,29 @@ def test_yaml_that_is_no_description_of_ours_is_refused_in_one_line(text, reason
     with pytest.raises(DocumentError, match=reason) as caught:
         parse_yaml(text)
     assert str(caught.value).isprintable()
+
+
+def test_integers_of_64_characters_and_longer_texts_and_fractions_are_values():
+    assert parse_yaml("0x" + "f" * 62) == 16**62 - 1
+    assert parse_yaml("'" + "9" * 65 + "'") == parse_yaml('"' + "9" * 65 + '"') == "9" * 65
+    assert parse_yaml("9" * 65 + ".5") == 1e65
+    assert parse_yaml("0x" + "g" * 65) == "0x" + "g" * 65
+
+
+def test_a_json_file_is_read_up_to_its_limit_and_no_further(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text('{"a": [1, 2]}')
+    assert read_json(path) == {"a": [1, 2]}
+    with path.open("r+b") as file:
+        file.truncate(400 << 20)
+    tracemalloc.start()
+    with pytest.raises(DocumentError, match="more than 16777216 bytes"):
+        read_json(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 * MAX_JSON_CHARACTERS
+    with pytest.raises(DocumentError, match="No such file"):
+        read_json(tmp_path / "none.json")
 
 
 def test_a_file_past_the_limit_or_without_text_is_refused(tmp_path):

@@ -17,6 +17,8 @@ MAX_YAML_BYTES = 1 << 18
 MAX_JSON_CHARACTERS = 1 << 24
 MAX_DEPTH = 50
 MAX_NODES = 100_000
+MAX_INTEGER = 64
+"""Characters of an integer in YAML: longer ones cannot be printed, and in base 60 cost the square of their length."""
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 """Builds plain values only, never objects; libyaml's where PyYAML has it, ten times as fast."""
 
@@ -33,13 +35,26 @@ def read_yaml(path: str | Path) -> object:
 def read_text(path: str | Path) -> str:
     """A file's text, at most `MAX_YAML_BYTES` of it. DocumentError."""
     try:
-        with Path(path).open("rb") as file:
-            data = file.read(MAX_YAML_BYTES + 1)
-        if len(data) > MAX_YAML_BYTES:
-            raise DocumentError(f"more than {MAX_YAML_BYTES} bytes: is this the right file?")
-        return data.decode()
-    except (OSError, UnicodeDecodeError) as error:
+        return _read(path, MAX_YAML_BYTES).decode()
+    except UnicodeDecodeError as error:
         raise DocumentError(str(error)) from error
+
+
+def read_json(path: str | Path) -> object:
+    """The JSON in a file, as plain values. DocumentError (which does not name the file)."""
+    return parse_json(_read(path, MAX_JSON_CHARACTERS))
+
+
+def _read(path: str | Path, most: int) -> bytes:
+    """A file of at most ``most`` bytes; of a longer one no more is read."""
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(most + 1)
+    except OSError as error:
+        raise DocumentError(str(error)) from error
+    if len(data) > most:
+        raise DocumentError(f"more than {most} bytes: is this the right file?")
+    return data
 
 
 def parse_yaml(text: str) -> object:
@@ -90,6 +105,11 @@ def _check_yaml(text: str) -> None:
             total += 1
             if event.anchor:
                 sizes[event.anchor] = 1
+            if len(event.value) > MAX_INTEGER and _is_integer(event):
+                raise DocumentError(
+                    f"YAML integer {event.value[:20]}... of {len(event.value)} characters in line {_line(event)}: "
+                    f"expected at most {MAX_INTEGER}"
+                )
         elif isinstance(event, yaml.CollectionStartEvent):
             open_.append(total)
             names.append(event.anchor)
@@ -103,6 +123,11 @@ def _check_yaml(text: str) -> None:
             raise DocumentError(f"YAML of more than {MAX_DEPTH} levels in line {_line(event)}")
         if total > MAX_NODES:
             raise DocumentError(f"YAML of more than {MAX_NODES} values, aliases followed, in line {_line(event)}")
+
+
+def _is_integer(event: yaml.ScalarEvent) -> bool:
+    """By YAML 1.1: decimal, 0b, 0x, octal or base 60."""
+    return yaml.resolver.Resolver().resolve(yaml.ScalarNode, event.value, event.implicit) == "tag:yaml.org,2002:int"
 
 
 def _line(event: yaml.Event) -> int:

@@ -81,6 +81,21 @@ def test_what_is_finished_is_not_done_again(segmenter, scans, tmp_path):
     assert segmenter.count == 12
 
 
+def test_a_case_with_a_damaged_record_is_done_again(segmenter, scans, tmp_path):
+    cases, output = group_channels(scans, ("0",)), tmp_path / "out"
+    segment_cohort(cases, segmenter, output)
+    path = output / "cases/site0/case2.nii.gz.json"
+    whole = json.loads(path.read_text())
+    changes = [{"seconds": "1"}, {"seconds": 10**400}, {"warnings": 3}, {"warnings": [3]}, {"name": None}]
+    changes += [{"volumes_ml": []}, {"volumes_ml": {"bright": "x"}}, {"state": "failed"}, {"state": ["done"]}]
+    for change in changes:
+        path.write_text(json.dumps(whole | change))
+        done, report = segmenter.count, segment_cohort(cases, segmenter, output)
+        assert (segmenter.count, report["done"], report["failed"]) == (done + 1, 5, []), change
+    path.write_bytes(b"[" * 5000)
+    assert segment_cohort(cases, segmenter, output)["done"] == 5
+
+
 def test_a_killed_run_goes_on(segmenter, scans, tmp_path, monkeypatch):
     cases, output = group_channels(scans, ("0",)), tmp_path / "out"
 

@@ -5,6 +5,7 @@ import pytest
 
 from threedme_ros.inference.confidence import ConfidenceMap, table
 from threedme_ros.inference.segmenter import Segmenter
+from threedme_ros.model.weights_file import CheckpointError
 from threedme_ros.volume import Volume
 
 SAME = {"background": (1.0, 0.0), "structures": (1.0, 0.0)}
@@ -37,8 +38,18 @@ def test_background_and_structures_of_each_modality_have_their_own():
 def test_a_map_that_lacks_a_line_is_refused():
     with pytest.raises(ValueError, match=r"expected .*structures"):
         ConfidenceMap({"ct": SAME, "other": {"background": (1.0, 0.0)}})
-    with pytest.raises(ValueError, match=r"slope -1\.0, offset 0\.0: expected a number above 0"):
-        ConfidenceMap({"ct": SAME, "other": SAME | {"structures": (-1.0, 0.0)}})
+
+
+@pytest.mark.parametrize("line", [(-1.0, 0.0), (10**400, 0), (1, -(10**400)), (float("nan"), 0), (1, float("inf"))])
+def test_a_line_of_no_use_is_refused(line):
+    with pytest.raises(CheckpointError, match=r"slope .*, offset .*: expected numbers up to 100, the slope above 0"):
+        ConfidenceMap({"ct": SAME, "other": SAME | {"structures": line}})
+
+
+@pytest.mark.parametrize("lines", [[1], "x", 5, None, {"ct": SAME, "other": SAME | {"structures": ["a", "b"]}}])
+def test_what_is_no_map_is_refused(lines):
+    with pytest.raises(CheckpointError, match=r"confidence map .*expected \('ct', 'other'\)"):
+        ConfidenceMap(lines)
 
 
 def test_a_segmentation_has_the_mapped_confidence_and_the_same_labels(thresholds):

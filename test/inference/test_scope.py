@@ -8,6 +8,7 @@ import pytest
 from threedme_ros.inference.incremental import IncrementalSegmenter
 from threedme_ros.inference.scope import FEATURES, UNKNOWN_PLACE, Arrangement, Scope, ScopeModel, measure
 from threedme_ros.inference.segmenter import Segmenter
+from threedme_ros.model.weights_file import CheckpointError
 from threedme_ros.volume import Volume
 
 SPACING = (3.0, 3.0, 3.0)
@@ -99,10 +100,53 @@ def test_a_model_of_other_figures_is_refused():
         ScopeModel.from_dict(stored)
     short = linear().to_dict()
     short["arrangement"]["middle_mm"] = []
-    with pytest.raises(ValueError, match="1 pairs of structures: expected a middle and a spread for each"):
+    with pytest.raises(ValueError, match=r"scope middle_mm \[\]: expected \(1, 3\) numbers"):
         ScopeModel.from_dict(short)
     with pytest.raises(ValueError, match="scope model without 'threshold'"):
         ScopeModel.from_dict({k: v for k, v in linear().to_dict().items() if k != "threshold"})
+
+
+NAN, VAST = float("nan"), 10**400
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"features": list(FEATURES)}, "expected numbers for"),
+        ({"features": {key: [1, 2] for key in FEATURES}}, r"expected \(12, 3\) numbers"),
+        ({"features": {key: [1, 2, "x"] for key in FEATURES}}, "could not convert"),
+        ({"features": {key: [VAST, 1, 2] for key in FEATURES}}, "too large"),
+        ({"features": {key: [1, 0, 2] for key in FEATURES}}, "deviation or spread 0: expected at least 1e-09"),
+        ({"features": {key: [1, 1e-12, 2] for key in FEATURES}}, "deviation or spread 1e-12: expected at"),
+        ({"features": 5}, "scope model without"),
+        ({"threshold": NAN}, r"scope bias and threshold \[0.0, nan\]: expected \(2,\) numbers within 1e\+09"),
+        ({"bias": VAST}, "scope bias and threshold: .*too large"),
+        ({"arrangement": None}, "scope model without"),
+        ({"arrangement": {"pairs": [[10**30, 1]], "middle_mm": [[1, 2, 3]], "spread_mm": [[1, 2, 3]]}}, "scope pairs"),
+        (
+            {"arrangement": {"pairs": [[2, 1]], "middle_mm": [[1, 2, 3]], "spread_mm": [[1, 2, 3]]}},
+            r"pairs \[\[2.0, 1.0",
+        ),
+        (
+            {"arrangement": {"pairs": [[1, 2]], "middle_mm": [[1, 2, 3]], "spread_mm": [[1, 0, 3]]}},
+            "deviation or spread 0: expected",
+        ),
+        ({"arrangement": {"pairs": [[1, 2]], "middle_mm": [[1, 2, NAN]], "spread_mm": [[1, 2, 3]]}}, "middle_mm"),
+    ],
+    ids=range(14),
+)
+def test_numbers_that_give_no_verdict_are_refused(change, reason):
+    with pytest.raises(CheckpointError, match=reason):
+        ScopeModel.from_dict(linear().to_dict() | change)
+
+
+def test_a_checkpoint_with_such_a_scope_or_calibration_makes_no_segmenter(thresholds):
+    thresholds.scope = linear().to_dict() | {"threshold": NAN}
+    with pytest.raises(CheckpointError, match="threshold"):
+        Segmenter(thresholds, engine="torch")
+    thresholds.scope, thresholds.calibration = None, {"lines": [1]}
+    with pytest.raises(CheckpointError, match="confidence map"):
+        Segmenter(thresholds, engine="torch")
 
 
 def test_the_verdict_is_a_warning_with_score_and_threshold():

@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -171,6 +172,31 @@ def test_weights_of_another_method_are_named(foundation, tmp_path):
         load_adapter(path).over(foundation)
 
 
+def test_an_adapter_of_no_known_kind_is_refused_when_it_is_loaded(foundation, tmp_path):
+    model = adapted_model("segmentation", CONFIG, foundation, Adaptation("frozen"), False)
+    path = tmp_path / "adapter.safetensors"
+    save_adapter(path, model, adapter_of(foundation, Adaptation("frozen"), kind="x"))
+    with pytest.raises(CheckpointError, match=r"kind 'x': expected one of \('segmentation', 'classification'\)"):
+        load_adapter(path)
+
+
+def test_an_adapter_that_gives_no_network_is_refused_before_memory_is_taken(foundation):
+    vast = replace(CONFIG, vit_depth=48, vit_dim=1536)
+    for config, reason in ((replace(CONFIG, vit=False), "vit False"), (vast, "vit_dim 1536, the foundation has 24")):
+        before = torch.get_rng_state()
+        with pytest.raises(CheckpointError, match=reason):
+            adapter_of(foundation, Adaptation("frozen"), "classification", config).over(foundation)
+        assert torch.equal(torch.get_rng_state(), before)  # which real weights are drawn from
+
+
+def test_an_update_past_what_a_weight_can_hold_is_refused(foundation):
+    model = adapted_model("segmentation", CONFIG, foundation, Adaptation(), False)
+    shaken(model)
+    steep = replace(adapter_of(foundation, Adaptation(alpha=1e300)), weights=adapted_state(model))
+    with pytest.raises(CheckpointError, match=r"not finite in encoder\."):
+        steep.over(foundation)
+
+
 def test_a_segmentation_checkpoint_serves_as_foundation(anatomy, tmp_path):
     torch.manual_seed(0)
     config = ModelConfig(**{**CONFIG.__dict__, "num_classes": anatomy.num_classes})
@@ -189,6 +215,9 @@ def test_a_segmentation_checkpoint_serves_as_foundation(anatomy, tmp_path):
         ({"method": "prompt"}, "method 'prompt'"),
         ({"rank": 0}, "rank 0"),
         ({"alpha": -1.0}, "alpha -1.0"),
+        ({"alpha": float("inf")}, "alpha inf"),
+        ({"alpha": 10**400}, "alpha 1000"),
+        ({"alpha": True}, "alpha True"),
     ],
 )
 def test_bad_adaptations(changes, message):

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -144,3 +145,12 @@ def test_metadata_of_another_kind_is_refused(path, key, text):
     save_file(weights, path, metadata | {"hash": content_hash(metadata, weights)})
     with pytest.raises(CheckpointError, match="expected an object"):
         load_checkpoint(path)
+
+
+def test_a_network_of_gigabytes_in_a_small_file_is_refused_before_it_is_built(path):
+    large = ModelConfig("small", 23, vit_depth=48, vit_dim=1536)
+    hostile = replace(load_checkpoint(path), config=large, weights={"a": torch.zeros(1)})
+    before = torch.get_rng_state()
+    with pytest.raises(CheckpointError, match=r"do not fit a small model: missing decoder\.head\.bias"):
+        hostile.build()
+    assert torch.equal(torch.get_rng_state(), before)  # which real weights are drawn from

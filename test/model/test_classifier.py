@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -51,6 +53,13 @@ def test_file_round_trip(tmp_path):
     assert (loaded.hash, loaded.classes, loaded.input_shape) == (key, ("a", "b", "c"), (32, 32, 32))
     x = torch.rand(1, 1, 32, 32, 32)
     torch.testing.assert_close(loaded.build()(x), model(x))
+
+
+def test_a_classifier_without_a_vit_branch_cannot_be_built(tmp_path):
+    save_classifier(tmp_path / "c.safetensors", Classifier(CONFIG), ["a", "b", "c"], (32, 32, 32), {})
+    checkpoint = load_classifier(tmp_path / "c.safetensors")
+    with pytest.raises(CheckpointError, match="no such network: vit False: expected a ViT branch"):
+        replace(checkpoint, config=replace(CONFIG, vit=False)).build()
 
 
 def test_class_names_must_fit(tmp_path):

@@ -36,6 +36,11 @@ def test_an_unknown_size_lists_the_known_ones():
         ({"spacing_mm": (3, 3, 0)}, "spacing_mm"),
         ({"ct_window_hu": (500, -300)}, "ct_window_hu"),
         ({"percentiles": (1, 101)}, "percentiles"),
+        ({"spacing_mm": (10**400, 3, 3)}, "spacing_mm 1000.*expected finite numbers"),
+        ({"spacing_mm": (True, 3, 3)}, "spacing_mm True: expected finite numbers"),
+        ({"spacing_mm": "333"}, "spacing_mm '3': expected finite numbers"),
+        ({"ct_window_hu": (-300, float("inf"))}, "ct_window_hu inf: expected finite numbers"),
+        ({"percentiles": (float("nan"), 99)}, "percentiles nan: expected finite numbers"),
     ],
 )
 def test_bad_preprocessing_is_named(changes, message):

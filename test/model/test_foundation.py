@@ -54,6 +54,17 @@ def test_a_tensor_of_another_shape_is_named(path):
         foundation.initialise(Encoder(CONFIG))
 
 
+def test_a_foundation_without_its_first_convolution_is_refused_for_four_channels_too(path):
+    foundation = load_foundation(path)
+    four = Encoder(ModelConfig.of_size("small", 2, in_channels=4, **TINY))
+    foundation.weights["stem2.conv.weight"] = torch.zeros(3)
+    with pytest.raises(CheckpointError, match=r"stem2\.conv\.weight has shape \(3,\), expected \(8, 32, 3, 3, 3\)"):
+        foundation.initialise(four)
+    del foundation.weights["stem2.conv.weight"]
+    with pytest.raises(CheckpointError, match=r"missing stem2\.conv\.weight"):
+        foundation.initialise(four)
+
+
 def test_a_foundation_is_no_checkpoint_and_a_damaged_one_is_noticed(path):
     with pytest.raises(CheckpointError, match="format 'threedme-foundation-1', expected 'threedme-1'"):
         load_checkpoint(path)

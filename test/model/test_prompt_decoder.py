@@ -124,6 +124,7 @@ def test_the_file_gives_the_same_decoder_for_its_checkpoint_and_no_other(tmp_pat
         {"hidden4": 10**6},
         {"sigmas_mm": ()},
         {"sigmas_mm": (float("nan"),)},
+        {"sigmas_mm": (10**400,)},
         {"sigmas_mm": (float("inf"),)},
         {"sigmas_mm": (1.0,) * 17},
     ],

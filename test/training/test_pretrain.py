@@ -263,6 +263,12 @@ def test_a_state_of_other_scans_or_other_shapes_is_refused(tiny, volumes, uninte
     torch.save(state, tmp_path / "state.pt")
     with pytest.raises(TrainingError, match=r"does not fit the network: .*head\.voxels\.bias"):
         pretrain(tiny, volumes, tmp_path, resume=True)
+    torch.save(uninterrupted[0].read_state() | {"average": [3]}, tmp_path / "state.pt")
+    with pytest.raises(TrainingError, match="does not fit the network"):
+        pretrain(tiny, volumes, tmp_path, resume=True)
+    torch.save(uninterrupted[0].read_state() | {"task": "["}, tmp_path / "state.pt")
+    with pytest.raises(TrainingError, match=r"a run with other .*seed"):
+        pretrain(tiny, volumes, tmp_path, resume=True)
     (tmp_path / "state.pt").write_text("no state")
     with pytest.raises(TrainingError, match=r"state\.pt: not a training state"):
         pretrain(tiny, volumes, tmp_path, resume=True)
@@ -301,6 +307,11 @@ def test_the_command_names_a_bad_case_or_skips_it_and_draws_the_preview(scans, t
         ("model_changes: {depth: 3}", "model_changes {'depth': 3}"),
         ("crops: {shapes: [[16, 16, 16]], weights: [1]}", "expected at least two tokens of 16 voxels"),
         ("precision: fp16", "precision 'fp16': expected one of"),
+        ("learning_rate: .inf", "learning_rate inf: expected a positive number"),
+        ("clip_norm: .inf", "clip_norm inf: expected a positive number"),
+        ("normalise_tokens: [1]", r"normalise_tokens \[1\]: expected true or false"),
+        ("crops: {warp: {elastic_voxels: .nan}}", "elastic_voxels nan"),
+        ("crops: {warp: {scale: [1, .inf]}}", r"scale \(1.0, inf\)"),
         ("masking: [1]", r"masking \[1\]: expected a mapping"),
         ("- a list", "expected a mapping, found list"),
     ],

@@ -25,6 +25,24 @@ def test_a_name_that_is_none_is_refused(tmp_path, task, name):
         LOADERS[task](path)
 
 
+@pytest.mark.parametrize("key", ("learning_rate", "clip_norm"))
+def test_a_recipe_has_finite_numbers(tmp_path, key):
+    path = tmp_path / "x.yaml"
+    lines = share_path("config/tasks/btcv.yaml").read_text().splitlines()
+    path.write_text("\n".join([*(line for line in lines if not line.startswith("recipe")), f"recipe: {{{key}: .inf}}"]))
+    with pytest.raises(TrainingError, match=f"{key} inf: expected a positive number"):
+        task_table.load_task(path)
+
+
+@pytest.mark.parametrize("key", ("title", "data", "reference"))
+def test_what_is_shown_is_a_text(tmp_path, key):
+    path = tmp_path / "x.yaml"
+    lines = share_path("config/tasks/medmnist_organ.yaml").read_text().splitlines()
+    path.write_text("\n".join(f"{key}: [1]" if line.startswith(f"{key}: ") else line for line in lines))
+    with pytest.raises(TrainingError, match=rf"{key} \[1\]: expected a text"):
+        task_table.load_task(path)
+
+
 @pytest.mark.parametrize("task", LOADERS)
 @pytest.mark.parametrize("value", (".inf", "[.inf]", "2001-99-99", "&a [*a]", "!!python/name:os.system"))
 def test_odd_values_are_refused_whatever_they_raise_inside(tmp_path, task, value):

@@ -139,6 +139,15 @@ def test_state_of_another_task_or_no_state_is_refused(task, tmp_path):
         other.load_state(tmp_path / "broken.pt")
 
 
+@pytest.mark.parametrize("change", [{"task": 3}, {"task": "["}, {"model": 3}, {"optimiser": {}}, {"step": "x"}])
+def test_a_state_of_odd_things_is_refused(task, tmp_path, change):
+    run, path = trainer.Trainer.create(task, 17), tmp_path / "state.pt"
+    run.save_state(path)
+    torch.save(torch.load(path, weights_only=True) | change, path)
+    with pytest.raises(TrainingError, match=r"state\.pt: not a training state"):
+        run.load_state(path)
+
+
 def test_flat_windows_run_in_fp32_and_others_in_bf16():
     for shape, expected in (((16, 48, 48), torch.float32), ((32, 32, 32), torch.bfloat16)):
         with autocast_for(torch.zeros(1, 1, *shape), "bf16"):
@@ -164,6 +173,14 @@ def test_a_peer_in_the_place_of_the_recipes_network_brings_its_own_learning_rate
     [
         ("name: x\nanatomy: a\ncases: {A: 1}\nminuts: 3", r"unknown keys \['minuts'\]"),
         ("name: x\nanatomy: a\ncases: {A: 1}\nminutes: -3", "minutes -3: expected a positive number"),
+        ("name: x\nanatomy: a\ncases: {A: 1}\nminutes: .inf", "minutes inf: expected a positive number"),
+        ("name: x\nanatomy: a\ncases: {A: 1}\nlearning_rate: .nan", "learning_rate nan: expected a positive number"),
+        ("name: x\nanatomy: a\ncases: {A: 1}\nclip_norm: true", "clip_norm True: expected a positive number"),
+        ("name: x\nanatomy: a\ncases: {A: 1}\nweight_decay: [1]", r"weight_decay \[1\]: expected a number from 0"),
+        ("name: x\nanatomy: a\ncases: {A: 1}\nweight_decay: .nan", "weight_decay nan: expected a number from 0"),
+        ("name: x\nanatomy: {a: 1}\ncases: {A: 1}", "anatomy {'a': 1}: expected the file of a label table"),
+        ("name: x\nanatomy: a\ncases: {A: .inf}", "case A inf: expected a positive number"),
+        ("name: x\nanatomy: a\ncases: {3: 1}", "cases {3: 1}: expected a positive weight"),
         ("name: x\nanatomy: a\ncases: {A: 1}\nmodel: huge", "model 'huge': expected one of"),
         ("name: x\nanatomy: a\ncases: {A: 1}\nclock: sun", "clock 'sun': expected one of"),
         ("name: x\nanatomy: a\ncases: {A: 1}\nphantoms: {count: 3}", "phantoms count 3, share 0.0"),

@@ -86,6 +86,34 @@ def test_a_damaged_cache_file_is_made_again(folder, tmp_path):
     assert again[0].open().shape == first[0].shape
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b"{'descr'", b"('descr'"),  # tokenize.TokenError
+        (b"'<f2'", b"'<f2,"),  # SyntaxError
+        (b"(40, ", b"(4j, "),
+        (b"'<f2'", b"'<i2'"),
+        (b"False", b"0x1ff"),
+        (b"\x93NUMPY", b"PK\x03\x04UM"),
+    ],
+)
+def test_a_cache_file_with_an_odd_header_is_made_again(folder, tmp_path, old, new):
+    found, cache = {"a.nii.gz": folder / "a.nii.gz"}, tmp_path / "cache"
+    (first,), _ = prepare_volumes(found, cache, COARSE)
+    before = first.path.read_bytes()
+    assert first.shape == (40, 30, 36) and old in before
+    first.path.write_bytes(before.replace(old, new, 1))
+    assert prepare_volumes(found, cache, COARSE)[0] == [first]
+    assert first.path.read_bytes() == before
+
+
+def test_a_cache_file_of_another_rank_is_made_again(folder, tmp_path):
+    found, cache = {"a.nii.gz": folder / "a.nii.gz"}, tmp_path / "cache"
+    (first,), _ = prepare_volumes(found, cache, COARSE)
+    np.save(first.path, np.zeros((2, 2), np.float16))
+    assert prepare_volumes(found, cache, COARSE)[0] == [first]
+
+
 def test_threads_prepare_what_one_does(folder, tmp_path):
     found = find_volumes(folder)
     alone, _ = prepare_volumes(found, tmp_path / "one", COARSE)

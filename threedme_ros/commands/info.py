@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
         "preprocessing": asdict(checkpoint.preprocessing),
         "provenance": checkpoint.provenance,
         "calibration": checkpoint.calibration,
-        "scope": checkpoint.scope and {key: checkpoint.scope[key] for key in ("threshold", "features", "fitted_on")},
+        "scope": checkpoint.scope and {k: checkpoint.scope.get(k) for k in ("threshold", "features", "fitted_on")},
         "structures": {s.id: s.name for s in checkpoint.anatomy},
     }
     print(json.dumps(description, indent=2))

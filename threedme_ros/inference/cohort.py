@@ -17,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from threedme_ros.documents import parse_json
+from threedme_ros.documents import DocumentError, read_json
 from threedme_ros.inference.engines import EngineError
 from threedme_ros.inference.segmenter import Segmenter
+from threedme_ros.model.config import is_number
 from threedme_ros.private_files import replacing
 from threedme_ros.volume import VolumeError
 from threedme_ros.volume_io import read_volume, write_volume
@@ -196,11 +197,27 @@ def _record_path(case: CohortCase, output: Path) -> Path:
 
 
 def _record(case: CohortCase, output: Path) -> dict:
+    """What was written of ``case``; empty without a record and for a damaged one, so that it is done again."""
     try:
-        record = parse_json(_record_path(case, output).read_bytes())
-    except (OSError, ValueError):
+        record = read_json(_record_path(case, output))
+    except DocumentError:
         return {}
-    return record if isinstance(record, dict) else {}
+    return record if isinstance(record, dict) and _is_whole(record) else {}
+
+
+def _is_whole(record: Mapping) -> bool:
+    """Whether the report can be made of it."""
+    if record.get("state") == FAILED:
+        return isinstance(record.get("reason"), str)
+    volumes, warnings = record.get("volumes_ml"), record.get("warnings")
+    return (
+        record.get("state") == DONE
+        and isinstance(record.get("name"), str)
+        and isinstance(volumes, Mapping)
+        and isinstance(warnings, list)
+        and all(is_number(value) for value in (record.get("seconds"), *volumes.values()))
+        and all(isinstance(warning, str) for warning in warnings)
+    )
 
 
 def _write_labels(path: Path, labels) -> None:

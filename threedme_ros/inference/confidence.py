@@ -12,20 +12,23 @@ from collections.abc import Mapping
 import numpy as np
 
 from threedme_ros.inference.planes import planes
+from threedme_ros.model.weights_file import CheckpointError
 
 GROUPS = ("background", "structures")
 MODALITIES = ("ct", "other")
 LEVELS = 256
+STEEPEST = 100.0
+"""Of slope and offset: logits of 256 levels go from -6 to 6, a line steeper than that is a step."""
 
 
 class ConfidenceMap:
-    """slopes and offsets of the logit: modality -> group -> (slope above 0, offset)."""
+    """slopes and offsets of the logit: modality -> group -> (slope above 0, offset). CheckpointError for any others."""
 
     def __init__(self, lines: Mapping[str, Mapping[str, tuple[float, float]]]) -> None:
         try:
             self._tables = {m: np.concatenate([table(*lines[m][group]) for group in GROUPS]) for m in MODALITIES}
         except (KeyError, TypeError) as error:
-            raise ValueError(f"confidence map {lines}: expected {MODALITIES}, each with {GROUPS}") from error
+            raise CheckpointError(f"confidence map {lines}: expected {MODALITIES}, each with {GROUPS}") from error
 
     def apply(self, labels: np.ndarray, confidence: np.ndarray, modality: str) -> np.ndarray:
         """labels, confidence: uint8 of one shape, 255 certain -> the calibrated confidence, uint8."""
@@ -40,8 +43,8 @@ class ConfidenceMap:
 
 def table(slope: float, offset: float) -> np.ndarray:
     """(256,) uint8: the line ``slope`` * logit + ``offset`` for every confidence; 0 and 255 lie half a level in."""
-    if not (0 < slope < np.inf and np.isfinite(offset)):
-        raise ValueError(f"slope {slope}, offset {offset}: expected a number above 0 and a finite one")
+    if not (0 < slope <= STEEPEST and abs(offset) <= STEEPEST):
+        raise CheckpointError(f"slope {slope}, offset {offset}: expected numbers up to {STEEPEST:g}, the slope above 0")
     share = np.clip(np.arange(LEVELS) / 255, 0.5 / 255, 254.5 / 255)
     calibrated = 1 / (1 + np.exp(-(slope * np.log(share / (1 - share)) + offset)))
     return np.rint(calibrated * 255).astype(np.uint8)

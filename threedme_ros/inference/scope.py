@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from threedme_ros.inference.preprocess import PADDING_VALUE
+from threedme_ros.model.weights_file import CheckpointError
 from threedme_ros.volume import MM_PER_M
 
 FEATURES = (
@@ -44,6 +45,10 @@ FARTHEST = 3.0
 
 UNKNOWN_PLACE = 1.5
 """What "misplaced" is where less than two structures are present; 0.8 is usual for a body."""
+
+LARGEST = 1e9
+"""Of any number in a model, and what it is divided by is at least 1 / this: no figure of `measure` comes near either,
+and what is reckoned stays finite."""
 
 CLIP = 4.0
 """Standard deviations: a figure far from all that was fitted on weighs no more than this."""
@@ -127,24 +132,37 @@ class ScopeModel:
 
     @classmethod
     def from_dict(cls, stored: Mapping) -> ScopeModel:
-        """ValueError for figures that this version does not measure."""
+        """CheckpointError for figures that this version does not measure, or that no verdict can be reckoned with."""
         try:
-            if tuple(stored["features"]) != FEATURES:
-                raise ValueError(f"features {list(stored['features'])}: expected {list(FEATURES)}")
-            mean, deviation, weight = np.array(list(stored["features"].values()), np.float64).T
-            table = stored["arrangement"]
+            features, table = stored["features"], stored["arrangement"]
+            if not isinstance(features, Mapping) or tuple(features) != FEATURES:
+                raise CheckpointError(f"scope features {list(features)}: expected numbers for {list(FEATURES)}")
+            mean, deviation, weight = _numbers("features", list(features.values()), len(FEATURES), 3).T
+            pairs = _numbers("pairs", table["pairs"], len(table["pairs"]), 2)
             arrangement = Arrangement(
-                np.array(table["pairs"], np.intp).reshape(-1, 2),
-                np.array(table["middle_mm"], np.float64).reshape(-1, 3),
-                np.array(table["spread_mm"], np.float64).reshape(-1, 3),
+                pairs.astype(np.intp),
+                _numbers("middle_mm", table["middle_mm"], len(pairs), 3),
+                _numbers("spread_mm", table["spread_mm"], len(pairs), 3),
             )
-            if not len(arrangement.pairs) == len(arrangement.middle) == len(arrangement.spread):
-                raise ValueError(
-                    f"{len(arrangement.pairs)} pairs of structures: expected a middle and a spread for each"
-                )
-            return cls(mean, deviation, weight, float(stored["bias"]), float(stored["threshold"]), arrangement)
+            bias, threshold = _numbers("bias and threshold", [stored["bias"], stored["threshold"]], 2)
         except (KeyError, TypeError) as error:
-            raise ValueError(f"scope model without {error}") from error
+            raise CheckpointError(f"scope model without {error}") from error
+        if not (np.isin(pairs, np.arange(1, 256)).all() and (pairs[:, 0] < pairs[:, 1]).all()):
+            raise CheckpointError(f"scope pairs {pairs.tolist()}: expected two ids from 1 to 255, the smaller first")
+        if (least := min(deviation.min(), arrangement.spread.min(initial=1))) < 1 / LARGEST:
+            raise CheckpointError(f"scope deviation or spread {least:g}: expected at least {1 / LARGEST:g}")
+        return cls(mean, deviation, weight, float(bias), float(threshold), arrangement)
+
+
+def _numbers(what: str, values: object, *shape: int) -> np.ndarray:
+    """``values`` as float64 of ``shape``; CheckpointError unless all are numbers within `LARGEST`."""
+    try:
+        found = np.array(values, np.float64) if values else np.zeros((0, *shape[1:]))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise CheckpointError(f"scope {what}: {error}") from error
+    if found.shape != shape or not (np.abs(found) <= LARGEST).all():
+        raise CheckpointError(f"scope {what} {values!r}: expected {shape} numbers within {LARGEST:g}")
+    return found
 
 
 def measure(

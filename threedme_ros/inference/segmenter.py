@@ -76,7 +76,8 @@ class Segmenter:
     network of several, which the torch engine runs. cache_dir: where built engines are kept. body_crop: the network
     does not see the air around the body where that saves much; those voxels are background, with certainty.
     hung, opened: as for `open_engine`.
-    Raises ValueError for a bad argument and EngineError for an engine that cannot be made.
+    Raises ValueError for a bad argument, CheckpointError for a scope or calibration that is none, and EngineError for
+    an engine that cannot be made.
     """
 
     def __init__(

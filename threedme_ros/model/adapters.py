@@ -21,11 +21,19 @@ from threedme_ros.documents import parse_mapping
 from threedme_ros.model.checkpoint import FORMAT as CHECKPOINT_FORMAT
 from threedme_ros.model.checkpoint import load_checkpoint
 from threedme_ros.model.classifier import Classifier
-from threedme_ros.model.config import ModelConfig
+from threedme_ros.model.config import ModelConfig, is_number
 from threedme_ros.model.foundation import Foundation, load_foundation
 from threedme_ros.model.layers import VoxelNorm, freeze_norms
 from threedme_ros.model.threedme import ThreeDME
-from threedme_ros.model.weights_file import CheckpointError, misfits, read_format, read_weights, write_weights
+from threedme_ros.model.weights_file import (
+    CheckpointError,
+    misfits,
+    not_finite,
+    planned,
+    read_format,
+    read_weights,
+    write_weights,
+)
 
 FORMAT = "threedme-adapter-1"
 METHODS = ("frozen", "lora", "full")
@@ -64,7 +72,7 @@ class Adaptation:
             raise ValueError(f"method {self.method!r}: expected one of {METHODS}")
         if type(self.rank) is not int or not 1 <= self.rank <= 1024:
             raise ValueError(f"rank {self.rank!r}: expected an integer from 1 to 1024")
-        if isinstance(self.alpha, bool) or not isinstance(self.alpha, int | float) or not self.alpha > 0:
+        if not is_number(self.alpha) or not self.alpha > 0:
             raise ValueError(f"alpha {self.alpha!r}: expected a positive number")
 
     def apply(self, model: nn.Module, new_stem: bool = False) -> None:
@@ -132,14 +140,21 @@ class Adapter:
     provenance: Mapping = field(default_factory=dict)
 
     def over(self, foundation: Foundation) -> nn.Module:
-        """The adapted network, merged, fp32, in eval mode. CheckpointError if the two do not belong together."""
+        """The adapted network, merged, fp32, in eval mode. CheckpointError if the two do not belong together; memory
+        is taken only once all tensors fit."""
         if foundation.hash != self.base:
             raise CheckpointError(f"adapter of the foundation {self.base}: this one is {foundation.hash}")
-        model = adapted_model(self.kind, self.config, foundation, self.adaptation, self.new_stem)
-        if problems := misfits(adapted_state(model), self.weights):
+
+        def build() -> nn.Module:
+            return adapted_model(self.kind, self.config, foundation, self.adaptation, self.new_stem)
+
+        if problems := misfits(adapted_state(planned(build)), self.weights):
             raise CheckpointError(f"adapter does not fit the foundation: {'; '.join(problems)}")
+        model = build()
         model.load_state_dict({name: t.float() for name, t in self.weights.items()}, strict=False)
         merge(model)
+        if bad := not_finite(model.state_dict()):
+            raise CheckpointError(f"adapter and foundation give weights that are not finite in {', '.join(bad)}")
         return model.requires_grad_(False).eval()
 
 
@@ -178,7 +193,7 @@ def load_adapter(path: str | Path) -> Adapter:
     metadata, weights = read_weights(path, FORMAT)
     try:
         return Adapter(
-            metadata["kind"],
+            _kind(metadata["kind"]),
             metadata["base"],
             ModelConfig(**parse_mapping(metadata["config"])),
             Adaptation(**parse_mapping(metadata["adaptation"])),
@@ -190,6 +205,12 @@ def load_adapter(path: str | Path) -> Adapter:
         )
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path}: metadata does not fit: {error}") from error
+
+
+def _kind(text: str) -> str:
+    if text not in KINDS:
+        raise ValueError(f"kind {text!r}: expected one of {tuple(KINDS)}")
+    return text
 
 
 def _flag(text: str) -> bool:

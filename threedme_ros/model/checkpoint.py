@@ -17,7 +17,7 @@ from threedme_ros.anatomy import Anatomy, AnatomyError
 from threedme_ros.documents import parse_mapping
 from threedme_ros.model.config import ModelConfig, Preprocessing
 from threedme_ros.model.threedme import ThreeDME
-from threedme_ros.model.weights_file import CheckpointError, load_strictly, read_weights, write_weights
+from threedme_ros.model.weights_file import CheckpointError, built, read_weights, write_weights
 
 __all__ = ["Checkpoint", "CheckpointError", "add_to_checkpoint", "load_checkpoint", "save_checkpoint"]
 
@@ -45,9 +45,7 @@ class Checkpoint:
 
     def build(self) -> ThreeDME:
         """The network in fp32, in eval mode. CheckpointError names every tensor that does not fit."""
-        model = ThreeDME(self.config)
-        load_strictly(model, self.weights, f"a {self.config.size} model")
-        return model.eval()
+        return built(lambda: ThreeDME(self.config), self.weights, f"a {self.config.size} model")
 
 
 def save_checkpoint(

@@ -14,7 +14,7 @@ from threedme_ros.documents import parse_json, parse_mapping
 from threedme_ros.model.config import ModelConfig
 from threedme_ros.model.encoder import Encoder
 from threedme_ros.model.layers import flatten_nodes
-from threedme_ros.model.weights_file import CheckpointError, load_strictly, read_weights, write_weights
+from threedme_ros.model.weights_file import CheckpointError, built, read_weights, write_weights
 
 FORMAT = "threedme-classifier-1"
 MAX_EDGE = 1024
@@ -81,9 +81,7 @@ class ClassifierCheckpoint:
 
     def build(self) -> Classifier:
         """The network in fp32, in eval mode. CheckpointError names every tensor that does not fit."""
-        model = Classifier(self.config)
-        load_strictly(model, self.weights, f"a {self.config.size} classifier")
-        return model.eval()
+        return built(lambda: Classifier(self.config), self.weights, f"a {self.config.size} classifier")
 
 
 def save_classifier(

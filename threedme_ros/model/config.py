@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
+from numbers import Real
 
 SWITCHES = ("graph", "vit", "plane_attention")
 LIMITS = {
@@ -11,6 +14,19 @@ LIMITS = {
 }  # fmt: skip
 MAX_CHANNELS = 1024
 """Several times what `large` has: a file that describes more than this is damaged or meant to exhaust memory."""
+
+
+def is_number(value: object) -> bool:
+    """A finite one that a float can hold: no bool, no text, no integer of 400 digits."""
+    return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def finite(name: str, values: Iterable) -> tuple[float, ...]:
+    """``values`` as floats. ValueError names the one that is no finite number."""
+    values = tuple(values)
+    if bad := [value for value in values if not is_number(value)]:
+        raise ValueError(f"{name} {bad[0]!r}: expected finite numbers")
+    return tuple(float(value) for value in values)
 
 
 @dataclass(frozen=True)
@@ -101,7 +117,7 @@ class Preprocessing:
 
     def __post_init__(self) -> None:
         for f in fields(self):
-            object.__setattr__(self, f.name, tuple(float(v) for v in getattr(self, f.name)))
+            object.__setattr__(self, f.name, finite(f.name, getattr(self, f.name)))
         if len(self.spacing_mm) != 3 or not all(0.05 <= s <= 20 for s in self.spacing_mm):
             raise ValueError(f"spacing_mm {self.spacing_mm}: expected three numbers from 0.05 to 20 mm")
         if len(self.ct_window_hu) != 2 or not self.ct_window_hu[0] < self.ct_window_hu[1]:

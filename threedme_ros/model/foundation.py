@@ -15,6 +15,7 @@ from threedme_ros.model.encoder import Encoder
 from threedme_ros.model.weights_file import CheckpointError, load_strictly, read_weights, write_weights
 
 FORMAT = "threedme-foundation-1"
+STEM = "stem2.conv.weight"
 _NOT_THE_ENCODERS = ("size", "num_classes", "in_channels")
 
 
@@ -44,10 +45,10 @@ class Foundation:
             raise CheckpointError(f"the encoder is not the foundation's: {'; '.join(other)}")
         weights = dict(self.weights)
         channels = encoder.config.in_channels
-        if self.config.in_channels == 1 and channels > 1:
+        stem = weights.get(STEM)
+        if self.config.in_channels == 1 and channels > 1 and stem is not None and stem.shape[1:] == (8, 3, 3, 3):
             # (C2, 8, 3, 3, 3) -> (C2, channels * 8, 3, 3, 3), the order of `space_to_depth`
-            stem = next(name for name, t in weights.items() if name.startswith("stem2.") and t.ndim == 5)
-            weights[stem] = weights[stem].float().repeat(1, channels, 1, 1, 1) / channels
+            weights[STEM] = stem.float().repeat(1, channels, 1, 1, 1) / channels
         load_strictly(encoder, weights, f"a {self.config.size} encoder of {channels} input channels")
 
 

@@ -56,10 +56,13 @@ class PlaneAttention(nn.Module):
         self._spread_offsets()
 
     def _spread_offsets(self) -> None:
-        """Start as Deformable DETR does: head h looks along its own direction, point p at p + 1 cells."""
-        angle = torch.arange(self.heads) * (2 * math.pi / self.heads)
+        """Start as Deformable DETR does: head h looks along its own direction, point p at p + 1 cells.
+
+        Reckoned on the CPU, also for a network without memory (`planned`), where each such step costs a long import.
+        """
+        angle = torch.arange(self.heads, device="cpu") * (2 * math.pi / self.heads)
         direction = torch.stack([angle.cos(), angle.sin()], dim=-1).reshape(self.heads, 1, 1, 2)
-        reach = torch.arange(1, self.points + 1).reshape(1, 1, -1, 1)
+        reach = torch.arange(1, self.points + 1, device="cpu").reshape(1, 1, -1, 1)
         start = (direction * reach).expand(self.heads, len(PLANES) * self.levels, self.points, 2)
         nn.init.zeros_(self.offset.weight)
         nn.init.zeros_(self.weight.weight)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from threedme_ros.model.config import MAX_CHANNELS, ModelConfig
+from threedme_ros.model.config import MAX_CHANNELS, ModelConfig, finite
 from threedme_ros.model.embedding import Embedding
 from threedme_ros.model.layers import block_mean, depth_to_space, pointwise, upsample
 
@@ -37,14 +37,14 @@ class PromptConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "channels", tuple(self.channels))
-        object.__setattr__(self, "sigmas_mm", tuple(float(s) for s in self.sigmas_mm))
+        object.__setattr__(self, "sigmas_mm", finite("sigmas_mm", self.sigmas_mm))
         if len(self.channels) != 3 or not all(type(c) is int and 1 <= c <= MAX_CHANNELS for c in self.channels):
             raise ValueError(f"channels {self.channels}: expected three integers from 1 to {MAX_CHANNELS}")
         for name in ("key", "hidden2", "hidden4"):
             value = getattr(self, name)
             if type(value) is not int or not 1 <= value <= MAX_HIDDEN:
                 raise ValueError(f"{name} {value!r}: expected an integer from 1 to {MAX_HIDDEN}")
-        if not 1 <= len(self.sigmas_mm) <= MAX_SIGMAS or not all(0 < s < float("inf") for s in self.sigmas_mm):
+        if not 1 <= len(self.sigmas_mm) <= MAX_SIGMAS or min(self.sigmas_mm) <= 0:
             raise ValueError(f"sigmas_mm {self.sigmas_mm}: expected 1 to {MAX_SIGMAS} positive numbers")
 
     @classmethod
@@ -136,7 +136,7 @@ class PromptDecoder(nn.Module):
         self.block2 = nn.Conv3d(config.hidden2, config.hidden2, 3, padding=1)
         self.head = nn.Linear(config.hidden2 + 8, 8)
         with torch.no_grad():  # start from what the network knows: the clicked class, sub-voxel by sub-voxel
-            self.head.weight[:, config.hidden2 :] = torch.eye(8) * 8
+            self.head.weight[:, config.hidden2 :] = torch.eye(8, device="cpu") * 8
             self.head.bias.fill_(-4)
 
     def project(self, embedding: Embedding) -> Projected:

@@ -11,7 +11,7 @@ import torch
 from threedme_ros.documents import parse_mapping
 from threedme_ros.model.checkpoint import Checkpoint
 from threedme_ros.model.prompt_decoder import PromptConfig, PromptDecoder
-from threedme_ros.model.weights_file import CheckpointError, load_strictly, read_weights, write_weights
+from threedme_ros.model.weights_file import CheckpointError, built, read_weights, write_weights
 
 FORMAT = "threedme-prompt-1"
 
@@ -41,7 +41,6 @@ def load_prompt_decoder(path: str | Path, checkpoint: Checkpoint) -> PromptDecod
         raise CheckpointError(f"{path}: metadata does not fit: {error}") from error
     if config.channels != checkpoint.config.channels:
         raise CheckpointError(f"{path}: for channels {config.channels}, the network has {checkpoint.config.channels}")
-    decoder = PromptDecoder(config)
-    load_strictly(decoder, weights, "a prompt decoder")
+    decoder = built(lambda: PromptDecoder(config), weights, "a prompt decoder")
     decoder.hash = metadata["hash"]
-    return decoder.to(memory_format=torch.channels_last_3d).eval()
+    return decoder.to(memory_format=torch.channels_last_3d)

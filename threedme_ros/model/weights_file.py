@@ -4,7 +4,7 @@ when read, never unpickled."""
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -35,8 +35,7 @@ def write_weights(
         name: t.detach().to("cpu", dtype if dtype and t.ndim > 1 else t.dtype).contiguous()
         for name, t in weights.items()
     }
-    bad = [name for name, t in weights.items() if not torch.isfinite(t).all()]
-    if bad:
+    if bad := not_finite(weights):
         raise CheckpointError(f"non-finite weights in {', '.join(bad)}: not saved")
     metadata = {**metadata, "hash": content_hash(metadata, weights)}
     path = Path(path)
@@ -60,14 +59,14 @@ def read_weights(path: str | Path, format: str) -> tuple[dict[str, str], dict[st
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no iterator)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
+    except (SafetensorError, OSError, TypeError, ValueError, OverflowError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]  # torch answers an absurd shape with a TypeError and a stack of C++
+        raise CheckpointError(f"{path}: not a readable safetensors file ({reason})") from error
     if metadata.get("format") != format:
         raise CheckpointError(f"{path}: format {metadata.get('format')!r}, expected {format!r}")
     if metadata.get("hash") != content_hash(metadata, weights):
         raise CheckpointError(f"{path}: hash {metadata.get('hash')!r} does not match the content; the file is damaged")
-    bad = sorted(name for name, t in weights.items() if not torch.isfinite(t.float()).all())
-    if bad:
+    if bad := not_finite(weights):
         raise CheckpointError(f"{path}: weights that are not finite numbers in {', '.join(bad)}")
     return metadata, weights
 
@@ -81,6 +80,11 @@ def read_format(path: str | Path) -> str | None:
             return (file.metadata() or {}).get("format")
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path}: not a readable safetensors file ({error})") from error
+
+
+def not_finite(weights: Mapping[str, Tensor]) -> list[str]:
+    """Names of the tensors that hold NaN or infinity, as fp32."""
+    return sorted(name for name, t in weights.items() if not torch.isfinite(t.float()).all())
 
 
 def misfits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list[str]:
@@ -97,10 +101,33 @@ def misfits(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> list
 
 def load_strictly(module: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
     """Load ``weights`` as fp32; CheckpointError names every tensor that does not fit ``what``."""
-    problems = misfits(module.state_dict(), weights)
-    if problems:
+    expected = module.state_dict()
+    if problems := misfits(expected, weights):
         raise CheckpointError(f"weights do not fit {what}: {'; '.join(problems)}")
-    module.load_state_dict(weights)  # copies into the module's own types
+    if not any(tensor.is_meta for tensor in expected.values()):  # a plan has no memory to load into
+        module.load_state_dict(weights)  # copies into the module's own types
+
+
+def planned(build: Callable[[], nn.Module]) -> nn.Module:
+    """``build()`` with names and shapes but without memory: a file of some bytes can describe a network of gigabytes.
+
+    CheckpointError for sizes of which nothing can be built.
+    """
+    try:
+        with torch.device("meta"):
+            return build()
+    except CheckpointError:
+        raise
+    except ValueError as error:
+        raise CheckpointError(f"no such network: {error}") from error
+
+
+def built(build: Callable[[], nn.Module], weights: Mapping[str, Tensor], what: str) -> nn.Module:
+    """``build()`` with ``weights``, in eval mode; memory is taken only once all of them fit. CheckpointError."""
+    load_strictly(planned(build), weights, what)
+    module = build()
+    load_strictly(module, weights, what)
+    return module.eval()
 
 
 def content_hash(metadata: Mapping[str, str], weights: Mapping[str, Tensor]) -> str:

@@ -40,9 +40,9 @@ class WarpConfig:
         object.__setattr__(self, "scale", tuple(float(s) for s in self.scale))
         if not 0 <= self.rotation_deg <= 90:
             raise ValueError(f"rotation_deg {self.rotation_deg}: expected an angle from 0 to 90")
-        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1]:
+        if len(self.scale) != 2 or not 0 < self.scale[0] <= self.scale[1] < math.inf:
             raise ValueError(f"scale {self.scale}: expected (smallest, largest), both positive")
-        if self.elastic_voxels < 0 or self.elastic_spacing_voxels <= 0:
+        if not (0 <= self.elastic_voxels < math.inf and 0 < self.elastic_spacing_voxels < math.inf):
             raise ValueError(
                 f"elastic_voxels {self.elastic_voxels}, elastic_spacing_voxels {self.elastic_spacing_voxels}: "
                 "expected 0 or more, and a positive number"

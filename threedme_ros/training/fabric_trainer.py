@@ -59,6 +59,6 @@ class FabricTrainer:
     def load(self, state: dict) -> None:
         self.model.load_state_dict(state["model"])
         self.average.model.load_state_dict(state["average"])
-        self.average.steps = state["average_steps"]
+        self.average.steps = int(state["average_steps"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.step = state["step"]
+        self.step = int(state["step"])

@@ -206,7 +206,7 @@ def _begin(run: FineTuner, folder: RunFolder, identity: dict, resume: bool) -> N
         raise TrainingError(f"{folder.state}: a run with another {', '.join(other)}; name a new folder")
     try:
         run.load(state)
-    except (KeyError, RuntimeError, ValueError) as error:
+    except Exception as error:  # in a damaged state anything can lie anywhere
         raise TrainingError(f"{folder.state}: does not fit the network: {' '.join(str(error).split())}") from error
 
 

@@ -33,7 +33,7 @@ class PeerCheckpoint:
 
     def build(self) -> PeerNetwork:
         """The network in fp32, in eval mode. CheckpointError names every tensor that does not fit."""
-        model = PeerNetwork(self.config)
+        model = PeerNetwork(self.config)  # of one of three sizes, whatever a file says: 31 million weights at most
         load_strictly(model, self.weights, f"a {self.config.size}")
         return model.eval()
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import threedme_ros
+from threedme_ros.documents import DocumentError, parse_mapping
 from threedme_ros.model.config import ModelConfig
 from threedme_ros.model.foundation import save_foundation
 from threedme_ros.model.reconstruction import MaskedAutoencoder
@@ -190,14 +191,22 @@ def _begin(run: Pretrainer, folder: RunFolder, identity: dict, resume: bool) -> 
         raise TrainingError(f"{folder.path} holds a run: go on with --resume, or name a new folder")
     other = [key for key, value in identity.items() if state.get(key) != value]
     if "task" in other:
-        mine, theirs = json.loads(identity["task"]), json.loads(state.get("task", "{}"))
-        other[other.index("task")] = ", ".join(k for k in mine if mine[k] != theirs.get(k))
+        other[other.index("task")] = ", ".join(_changed(identity["task"], state.get("task")))
     if other:
         raise TrainingError(f"{folder.state}: a run with other {', '.join(other)}; name a new folder")
     try:
         run.load(state)
-    except (KeyError, RuntimeError, ValueError) as error:
+    except Exception as error:  # in a damaged state anything can lie anywhere
         raise TrainingError(f"{folder.state}: does not fit the network: {' '.join(str(error).split())}") from error
+
+
+def _changed(mine: str, theirs: object) -> list[str]:
+    """The fields of the task ``mine`` that ``theirs``, of a state, has otherwise or not at all; both JSON."""
+    try:
+        other = parse_mapping(theirs)
+    except (DocumentError, TypeError):
+        other = {}
+    return [key for key, value in json.loads(mine).items() if value != other.get(key)]
 
 
 def _step(run: Pretrainer, stream: CropStream, batches: Iterator[Crop], folder: RunFolder) -> dict:

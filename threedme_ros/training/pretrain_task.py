@@ -12,7 +12,7 @@ from threedme_ros.model.config import ModelConfig, Preprocessing
 
 from .augment import WarpConfig
 from .crops import CropConfig
-from .errors import TrainingError
+from .errors import TrainingError, check_positive
 from .masking import SCHEDULES, MaskingSchedule
 from .reconstruction import LOSSES
 from .tasks import PRECISIONS, build_known, check_name
@@ -60,9 +60,7 @@ class PretrainTask:
             if type(value) is not int or not 0 <= value < 2**30:
                 raise TrainingError(f"{name} {value!r}: expected an integer from 0 to below 2**30")
         for name in ("learning_rate", "clip_norm"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-                raise TrainingError(f"{name} {value!r}: expected a positive number")
+            check_positive(name, getattr(self, name))
         for name in ("warm_up", "ema_decay", "weight_decay"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
@@ -70,6 +68,8 @@ class PretrainTask:
         for name, known in (("precision", PRECISIONS), ("loss", LOSSES), ("modality", ("auto", "ct", "other"))):
             if getattr(self, name) not in known:
                 raise TrainingError(f"{name} {getattr(self, name)!r}: expected one of {known}")
+        if type(self.normalise_tokens) is not bool:
+            raise TrainingError(f"normalise_tokens {self.normalise_tokens!r}: expected true or false")
         config = self.model_config()
         for shape in self.crops.shapes:
             if all(n == config.token_size for n in shape):

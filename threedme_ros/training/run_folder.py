@@ -4,17 +4,31 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 import shutil
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
+from threedme_ros.documents import DocumentError, parse_mapping
+from threedme_ros.model.config import is_number
+
 from .errors import TrainingError
 from .masking import Masking
 
 STATE, LOG, FOUNDATION, EVENTS = "state.pt", "metrics.jsonl", "foundation.safetensors", "tensorboard"
+
+
+def read_state_file(path: Path) -> dict:
+    """A state as `torch.save` wrote it, on the CPU; plain values and tensors only. TrainingError for any other file."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch answers a damaged pickle with an AssertionError, an IndexError, anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise TrainingError(f"{path}: not a training state ({reason})") from error
+    if not isinstance(state, dict):
+        raise TrainingError(f"{path}: not a training state (a {type(state).__name__}): expected a mapping")
+    return state
 
 
 class RunFolder:
@@ -48,17 +62,25 @@ class RunFolder:
         """The last state, or None where no run has begun. TrainingError if it cannot be read."""
         for left in self.path.glob(f".{STATE}.*"):  # of a process that was killed while it wrote
             left.unlink(missing_ok=True)
-        if not self.state.is_file():
-            return None
-        try:
-            return torch.load(self.state, map_location="cpu", weights_only=True)
-        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-            raise TrainingError(f"{self.state}: not a training state ({str(error).splitlines()[0]})") from error
+        return read_state_file(self.state) if self.state.is_file() else None
 
     def read_log(self) -> list[dict]:
-        """Every whole line; the last is cut off if the process was killed while it wrote it."""
-        lines = self.log.read_text().splitlines(keepends=True) if self.log.is_file() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        """Every whole line; the last is cut off if the process was killed while it wrote it.
+
+        TrainingError names a line that is no step's.
+        """
+        whole = self.log.read_bytes().split(b"\n")[:-1] if self.log.is_file() else []
+        return [self._logged(number, line) for number, line in enumerate(whole, 1)]
+
+    def _logged(self, number: int, text: bytes) -> dict:
+        try:
+            line = parse_mapping(text)
+        except DocumentError as error:
+            raise TrainingError(f"{self.log}, line {number}: {error}") from error
+        step, loss = line.get("step"), line.get("loss")
+        if type(step) is not int or not is_number(loss):
+            raise TrainingError(f"{self.log}, line {number}: step {step!r}, loss {loss!r}: expected two numbers")
+        return line
 
     def rewind_log(self, step: int) -> list[dict]:
         """Drop what a killed run logged after its last state: ``step`` is the first to come. Returns what is left."""

@@ -129,10 +129,21 @@ def _opened(name: str, path: Path) -> PreparedCase | None:
     """A case that was prepared before; None if it is not there, or is damaged and must be made again."""
     try:
         with safe_open(path, framework="pt") as file:
-            shape = tuple(file.get_slice("labels").get_shape())
-            return PreparedCase(name, path, shape, _by_class(file.get_tensor("places")))
-    except (SafetensorError, OSError):
+            image, labels = file.get_slice("image"), file.get_slice("labels")
+            shape, places = tuple(labels.get_shape()), file.get_tensor("places")
+            alike = len(shape) == 3 and tuple(image.get_shape()[1:]) == shape
+            if not alike or (image.get_dtype(), labels.get_dtype()) != ("F16", "U8") or not _lie_within(shape, places):
+                return None
+            return PreparedCase(name, path, shape, _by_class(places))
+    except Exception:  # whatever is wrong with it, it is made again
         return None
+
+
+def _lie_within(shape: tuple[int, int, int], places: Tensor) -> bool:
+    """Whether ``places`` are (N, 4) int16, class and voxel, of labels (D, H, W) of ``shape``."""
+    if places.dtype != torch.int16 or places.ndim != 2 or places.shape[1] != 4:
+        return False
+    return bool((places >= 0).all() and (places[:, 1:] < torch.tensor(shape)).all())
 
 
 def _made(case: SegmentationCase, task: SegmentationTask, path: Path) -> PreparedCase:

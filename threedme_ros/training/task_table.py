@@ -14,7 +14,7 @@ from threedme_ros.model.config import ModelConfig, Preprocessing
 from threedme_ros.share import share_path
 
 from .augment import WarpConfig
-from .errors import TrainingError
+from .errors import TrainingError, check_positive
 from .tasks import PRECISIONS, build_known, check_name
 
 FOLDER = "config/tasks"
@@ -69,9 +69,7 @@ class Recipe:
             if type(value) is not int or not 0 <= value < 2**30:
                 raise TrainingError(f"{name} {value!r}: expected an integer from 0 to below 2**30")
         for name in ("learning_rate", "clip_norm"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-                raise TrainingError(f"{name} {value!r}: expected a positive number")
+            check_positive(name, getattr(self, name))
         for name in ("warm_up", "freeze_norms", "ema_decay", "weight_decay", "acquisition"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
@@ -93,6 +91,9 @@ class _Described:
 
     def __post_init__(self) -> None:
         check_name(self.name)
+        for name in ("title", "data", "reference"):
+            if not isinstance(getattr(self, name), str):
+                raise TrainingError(f"{name} {getattr(self, name)!r}: expected a text")
         if self.layout not in LAYOUTS:
             raise TrainingError(f"layout {self.layout!r}: expected one of {LAYOUTS}")
 

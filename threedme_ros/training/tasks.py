@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from threedme_ros.documents import DocumentError, read_yaml
+from threedme_ros.model.config import is_number
 
 from .augment import WarpConfig
 from .clock import CLOCKS
-from .errors import TrainingError
+from .errors import TrainingError, check_positive
 from .networks import network_names
 from .peer_networks import PEERS
 from .synthesis import SynthesisConfig
@@ -74,12 +75,10 @@ class Task:
     def __post_init__(self) -> None:
         check_name(self.name)
         for name in ("minutes", "learning_rate", "clip_norm", "validate_minutes"):
+            check_positive(name, getattr(self, name))
+        for name in ("weight_decay", "warm_up", "freeze_norms", "ema_decay", "class_balance"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-                raise TrainingError(f"{name} {value!r}: expected a positive number")
-        for name in ("warm_up", "freeze_norms", "ema_decay", "class_balance"):
-            value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not 0 <= value < 1:
+            if not is_number(value) or not 0 <= value < 1:
                 raise TrainingError(f"{name} {value!r}: expected a number from 0 to below 1")
         deep = self.deep_supervision
         if isinstance(deep, bool) or not isinstance(deep, (int, float)) or not 0 <= deep <= 10:
@@ -94,8 +93,12 @@ class Task:
             raise TrainingError(f"clock {self.clock!r}: expected one of {sorted(CLOCKS)}")
         if self.precision not in PRECISIONS:
             raise TrainingError(f"precision {self.precision!r}: expected one of {PRECISIONS}")
-        if not isinstance(self.cases, Mapping) or not all(w > 0 for w in self.cases.values()):
+        if not isinstance(self.anatomy, str) or not self.anatomy.isprintable():
+            raise TrainingError(f"anatomy {self.anatomy!r}: expected the file of a label table")
+        if not isinstance(self.cases, Mapping) or not all(isinstance(case, str) for case in self.cases):
             raise TrainingError(f"cases {self.cases!r}: expected a positive weight for each sample case")
+        for case, weight in self.cases.items():
+            check_positive(f"case {case}", weight)
         if bool(self.cases) != (self.phantoms.share < 1):
             raise TrainingError(
                 f"cases {self.cases!r} and a phantoms share of {self.phantoms.share}: expected cases, or a share of 1"

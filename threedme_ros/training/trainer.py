@@ -9,7 +9,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +24,7 @@ from .networks import Network, build_network, logits_and_target
 from .optimiser import MatrixOptimiser
 from .peer_checkpoint import PeerCheckpoint
 from .precision import keep_norms_in_fp32, keep_thin_convolutions_in_fp32
+from .run_folder import read_state_file
 from .tasks import Task
 
 MAY_CHANGE = ("minutes", "workers", "validate_minutes")
@@ -133,20 +133,24 @@ class Trainer:
 
     def load_state(self, path: Path) -> None:
         """Go on where ``path`` stopped; TrainingError if it cannot be read or belongs to another task."""
+        state = read_state_file(path)
         try:
-            state = torch.load(path, weights_only=True)
             task = json.loads(state["task"])
-            times = state["elapsed_s"], state["wall_s"]
-        except (OSError, EOFError, RuntimeError, KeyError, ValueError, UnpicklingError) as error:
-            raise TrainingError(f"{path}: not a training state ({type(error).__name__})") from error
-        mine = json.loads(json.dumps(self.task.as_dict()))
-        changed = [key for key in mine if mine[key] != task.get(key) and key not in MAY_CHANGE]
-        if changed:
-            raise TrainingError(f"{path}: from a task with another {', '.join(changed)}; start in a new folder")
+            mine = json.loads(json.dumps(self.task.as_dict()))
+            changed = [key for key in mine if mine[key] != task.get(key) and key not in MAY_CHANGE]
+            if changed:
+                raise TrainingError(f"{path}: from a task with another {', '.join(changed)}; start in a new folder")
+            self._take(state)
+        except TrainingError:
+            raise
+        except Exception as error:  # in a damaged state anything can lie anywhere
+            raise TrainingError(f"{path}: not a training state ({type(error).__name__}: {error})") from error
+
+    def _take(self, state: dict) -> None:
         self.model.load_state_dict(state["model"])
         self.average.model.load_state_dict(state["average"])
-        self.average.steps = state["average_steps"]
+        self.average.steps = int(state["average_steps"])
         self.optimiser.load_state_dict(state["optimiser"])
         if self.coarse:
             self.coarse.load_state_dict(state["coarse"])
-        self.step, (self.elapsed_s, self.wall_s) = state["step"], times
+        self.step, self.elapsed_s, self.wall_s = int(state["step"]), float(state["elapsed_s"]), float(state["wall_s"])

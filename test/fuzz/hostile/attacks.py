@@ -177,6 +177,91 @@ def _safetensors() -> dict[str, bytes]:
     }
 
 
+def _weights(kind: str, /, **changes: Mapping) -> bytes:
+    """The seed of ``kind`` with one tensor of its own, metadata changed, and a hash that is right."""
+    import torch
+    from safetensors.torch import save
+
+    from threedme_ros.model.weights_file import content_hash
+
+    (good,) = seeds.weights(kind)()
+    (size,) = struct.unpack_from("<Q", good)
+    metadata, tensors = json.loads(good[8 : 8 + size])["__metadata__"], {"a": torch.zeros(1)}
+    for key, change in changes.items():
+        metadata[key] = change if isinstance(change, str) else json.dumps(json.loads(metadata[key]) | change)
+    metadata["hash"] = content_hash(metadata, tensors)
+    return seeds.in_order(save(tensors, metadata))
+
+
+def _checkpoint() -> dict[str, bytes]:
+    vast = b'{"t":{"dtype":"U8","shape":[18446744073709551615,0],"data_offsets":[0,0]}}'
+    return {
+        "network-of-gigabytes": _weights("checkpoint", config={"vit_depth": 48, "vit_dim": 1536}),
+        "spacing-of-400-digits": _weights("checkpoint", preprocessing={"spacing_mm": [10**400, 3, 3]}),
+        "window-infinite": _weights("checkpoint", preprocessing={"ct_window_hu": [0, float("inf")]}),
+        "size-past-64-bit": struct.pack("<Q", len(vast)) + vast,
+    }
+
+
+def _foundation() -> dict[str, bytes]:
+    return {
+        "spacing-of-400-digits": _weights("foundation", preprocessing={"spacing_mm": [10**400, 3, 3]}),
+        "no-first-convolution": _weights("foundation"),
+    }
+
+
+def _classifier() -> dict[str, bytes]:
+    return {
+        "without-a-vit-branch": _weights("classifier", config={"vit": False}),
+        "network-of-gigabytes": _weights("classifier", config={"vit_depth": 48, "vit_dim": 1536}),
+    }
+
+
+def _adapter() -> dict[str, bytes]:
+    return {
+        "alpha-of-400-digits": _weights("adapter", adaptation={"alpha": 10**400}),
+        "alpha-infinite": _weights("adapter", adaptation={"alpha": float("inf")}),
+        "of-no-kind": _weights("adapter", kind="x"),
+        "without-a-vit-branch": _weights("adapter", kind="classification", config={"vit": False}),
+        "network-of-gigabytes": _weights("adapter", config={"vit_depth": 48, "vit_dim": 1536}),
+    }
+
+
+def _peer() -> dict[str, bytes]:
+    return {
+        "of-no-name": _weights("peer", config={"size": ["dynunet"]}),
+        "spacing-of-400-digits": _weights("peer", preprocessing={"spacing_mm": [10**400, 3, 3]}),
+    }
+
+
+def _fitted() -> dict[str, bytes]:
+    (good,) = (json.loads(data) for data in seeds.fitted())
+    scope, lines = good["scope"], good["lines"]
+
+    def judged_by(**changes) -> bytes:
+        return json.dumps(good | {"scope": scope | changes}).encode()
+
+    def mapped_by(line: list) -> bytes:
+        return json.dumps(good | {"lines": lines | {"ct": {"background": line, "structures": line}}}).encode()
+
+    table = scope["arrangement"]
+    return {
+        "threshold-nan": judged_by(threshold=float("nan")),
+        "bias-of-400-digits": judged_by(bias=10**400),
+        "features-a-list": judged_by(features=list(scope["features"])),
+        "features-of-two": judged_by(features={name: [1, 2] for name in scope["features"]}),
+        "deviations-zero": judged_by(features={name: [1, 0, 2] for name in scope["features"]}),
+        "deviations-denormal": judged_by(features={name: [1, 1e-320, 2] for name in scope["features"]}),
+        "pairs-past-64-bit": judged_by(arrangement=table | {"pairs": [[10**30, 1]]}),
+        "no-spread": judged_by(arrangement=table | {"spread_mm": []}),
+        "no-arrangement": judged_by(arrangement=None),
+        "slope-of-400-digits": mapped_by([10**400, 0]),
+        "slope-nan": mapped_by([float("nan"), 0]),
+        "line-of-text": mapped_by(["a", "b"]),
+        "nothing": b"{}",
+    }
+
+
 def _yaml() -> dict[str, bytes]:
     laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n"
     laughs += "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 10)) + "structures: *a9\n"
@@ -190,6 +275,9 @@ def _yaml() -> dict[str, bytes]:
         "python-module": b"structures: !!python/module:antigravity\n",
         "no-date": b"structures: 2001-99-99\n",
         "number-of-5000-digits": b"structures: " + b"9" * 5000,
+        "hexadecimal-of-5000-digits": b"structures: [{id: 0x" + b"f" * 5000 + b" }]",
+        "binary-of-5000-digits": b"structures: [{id: 0b" + b"1" * 5000 + b" }]",
+        "base-60-of-2000-digits": b"structures: [{id: 1" + b":00" * 1000 + b" }]",
         "not-utf-8": b"structures: [\xff\xfe]\n",
         "long-line": b"structures: [{" + b"a" * 3000 + b": 1}]",
     }
@@ -219,12 +307,12 @@ def _label_info() -> dict[str, bytes]:
 
 
 def _npz() -> dict[str, bytes]:
-    def archive(header: bytes, body: bytes = b"", name: str = "train_images.npy") -> bytes:
+    def archive(header: bytes, body: bytes = b"", packing: int = zipfile.ZIP_DEFLATED) -> bytes:
         out, pad = io.BytesIO(), b" " * (-(len(header) + 11) % 64) + b"\n"
-        with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as file:
+        with zipfile.ZipFile(out, "w", packing) as file:
             text = header + pad
-            info = zipfile.ZipInfo(name)
-            info.compress_type = zipfile.ZIP_DEFLATED
+            info = zipfile.ZipInfo("train_images.npy")
+            info.compress_type = packing
             file.writestr(info, b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + body)
         return out.getvalue()
 
@@ -234,6 +322,9 @@ def _npz() -> dict[str, bytes]:
         "claims-a-petabyte": archive(b"{'descr': '|u1', 'fortran_order': False, 'shape': (1125899906842624,), }"),
         "negative-shape": archive(b"{'descr': '|u1', 'fortran_order': False, 'shape': (-1, 4, 4, 4), }"),
         "bomb": archive(b"{'descr': '|u1', 'fortran_order': False, 'shape': (1, 4, 4, 4), }", bytes(10 << 20)),
+        "bomb-of-bzip2": archive(
+            b"{'descr': '|u1', 'fortran_order': False, 'shape': (1, 4, 4, 4), }", bytes(64 << 20), zipfile.ZIP_BZIP2
+        ),
         "call-in-the-header": archive(b"{'descr': __import__('os').system('id'), 'shape': ()}"),
         "pickled-objects": pickled.getvalue(),
         "a-pickle": b"\x80\x04cos\nsystem\n(S'id'\ntR.",
@@ -245,10 +336,91 @@ def _dataset() -> dict[str, bytes]:
     return {"deep": b"[" * 3000, "list": b"[1, 2]", "not-utf-8": b'{"labels": "\xff"}', "null": b"null"}
 
 
+def _split() -> dict[str, bytes]:
+    def of(train: object, val: object) -> bytes:
+        return json.dumps([{"train": train, "val": val}]).encode()
+
+    return _dataset() | {
+        "lists-in-a-list": of([[]], ["c"]),
+        "mappings-in-a-list": of([{}], ["c"]),
+        "a-case-twice": of(["a", "a"], ["c"]),
+        "a-case-in-both": of(["a", "b"], ["b"]),
+        "texts": of("a", "b"),
+        "by-number": b'{"0": {"train": ["a"], "val": ["b"]}}',
+    }
+
+
+def _run_log() -> dict[str, bytes]:
+    (good,) = seeds.run_log()
+    lines = {"no-json": b"x", "not-utf-8": b"\xff", "a-number": b"1", "no-step": b"{}", "deep": b"[" * 3000}
+    lines["loss-of-400-digits"] = b'{"step": 3, "loss": 1' + b"0" * 400 + b"}"
+    return {name: good + line + b"\n" for name, line in lines.items()}
+
+
+def _run_state() -> dict[str, bytes]:
+    (good,) = seeds.run_state()
+    return {
+        "a-pickle": b"\x80\x04cos\nsystem\n(S'id'\ntR.",
+        "a-pickle-of-a-set": b"\x80\x02}q\x00(X\x01\x00\x00\x00aq\x01c__builtin__\nset\nq\x02]q\x03\x85q\x04Rq\x05u.",
+        "cut": good[: len(good) // 2],
+        "nothing": b"",
+    }
+
+
+def _prepared_volume() -> dict[str, bytes]:
+    good = seeds.prepared_volume()[0]
+    changes = {
+        "unclosed": (b"{'descr'", b"('descr'"),
+        "no-text": (b"'<f2'", b"'<f2,"),
+        "complex-shape": (b"(5, ", b"(4j,"),
+        "objects": (b"'<f2'", b"'|O' "),
+        "integers": (b"'<f2'", b"'<i2'"),
+        "huge": (b"(5, 4, 3)", b"(9**9, 4)"),
+        "a-zip": (b"\x93NUMPY", b"PK\x03\x04UM"),
+    }
+    assert all(old in good for old, _ in changes.values())
+    return {name: good.replace(old, new, 1) for name, (old, new) in changes.items()} | {"cut": good[:-1]}
+
+
+def _prepared_case() -> dict[str, bytes]:
+    import torch
+    from safetensors.torch import load, save
+
+    tensors = load(seeds.prepared_case()[0])
+    changes = {
+        "no-places": {"places": torch.zeros(3, dtype=torch.int16)},
+        "places-beyond": {"places": torch.tensor([[1, 9, 0, 0]], dtype=torch.int16)},
+        "places-before": {"places": torch.tensor([[1, -1, 0, 0]], dtype=torch.int16)},
+        "places-nan": {"places": torch.full((1, 4), float("nan"))},
+        "labels-of-one-axis": {"labels": torch.zeros(3, dtype=torch.uint8)},
+        "another-image": {"image": torch.zeros(1, 2, 2, 2, dtype=torch.float16)},
+    }
+    return {name: seeds.in_order(save(tensors | change)) for name, change in changes.items()}
+
+
+def _cohort_record() -> dict[str, bytes]:
+    done, failed = (json.loads(data) for data in seeds.cohort_records())
+
+    def row(**changes) -> bytes:
+        return json.dumps(done | changes).encode()
+
+    return _dataset() | {
+        "no-seconds": row(seconds=None),
+        "seconds-of-400-digits": row(seconds=10**400),
+        "warnings-of-numbers": row(warnings=[3]),
+        "volumes-of-text": row(volumes_ml={"liver": "1"}),
+        "state-a-list": row(state=["done"]),
+        "failed-without-a-reason": json.dumps(failed | {"reason": None}).encode(),
+    }
+
+
 _ATTACKS: dict[str, Callable[[], dict[str, bytes]]] = {
     "nifti": _nifti, "nifti_gzip": _nifti_gzip, "nrrd": _nrrd, "meta_image": _meta_image,
     "dicom_store": _dicom, "igtl": _igtl, "anatomy_yaml": _yaml, "task_yaml": _yaml, "anatomy_json": _json,
     "label_info": _label_info, "medmnist_npz": _npz,
     "dataset": _dataset, "record": _dataset,
-    "prompt": _safetensors,
+    "prompt": _safetensors, "checkpoint": _checkpoint, "foundation": _foundation, "classifier": _classifier,
+    "adapter": _adapter, "peer": _peer, "fitted": _fitted, "split": _split, "run_log": _run_log,
+    "run_state": _run_state, "prepared_volume": _prepared_volume, "prepared_case": _prepared_case,
+    "cohort_record": _cohort_record,
 }  # fmt: skip

@@ -9,6 +9,7 @@ from threedme_ros.anatomy import AnatomyError
 from threedme_ros.share import share_path
 from threedme_ros.training import pretrain_task, task_table, tasks
 from threedme_ros.training.datasets import medmnist3d, msd, nnunet
+from threedme_ros.training.datasets.cases import SegmentationCase, Split, split_cases
 from threedme_ros.training.errors import TrainingError
 from threedme_ros.training.experiments.records import Records
 
@@ -48,6 +49,16 @@ def read_record(path: Path) -> dict:
     return Records(path.parent).once(path.stem, {"steps": 3}, work)
 
 
+def read_split(path: Path) -> Split:
+    cases = [SegmentationCase(name, (path,), path) for name in "abc"]
+    return split_cases(path.parent, cases, 0)
+
+
+def check_split(split: Split) -> None:
+    names = [case.name for case in split.training + split.test]
+    assert split.training and split.test and len(set(names)) == len(names) <= 3
+
+
 def decoders() -> tuple[Decoder, ...]:
     yaml, json = text_mutator(YAML_WORDS), text_mutator(JSON_WORDS)
     task = {"refusals": (TrainingError, AnatomyError), "check": check_task, "mutate": yaml}
@@ -62,5 +73,15 @@ def decoders() -> tuple[Decoder, ...]:
         from_file("pretrain_yaml", ".yaml", pretrain_task.load_pretrain_task, seeds=pretrain, **task),
         from_file("medmnist_npz", ".npz", partial(medmnist3d.read_splits, num_classes=2), **arrays),
         from_file("dataset", ".json", read_dataset, seeds=seeds.dataset_json, **text),
+        from_file(
+            "split",
+            ".json",
+            read_split,
+            called="splits_final.json",
+            refusals=(TrainingError,),
+            check=check_split,
+            mutate=text_mutator((*JSON_WORDS, '"a"', '"train"', '["a", "b"]', "[[]]", "[{}]")),
+            seeds=seeds.splits,
+        ),
         from_file("record", ".json", read_record, seeds=seeds.records, **text),
     )

@@ -53,12 +53,15 @@ def remove_scratch() -> None:
         folder.cleanup()
 
 
-def from_file(name: str, suffix: str, decode: Callable[[Path], object], also: str = "", **options) -> Decoder:
+def from_file(
+    name: str, suffix: str, decode: Callable[[Path], object], also: str = "", called: str = "", **options
+) -> Decoder:
     """A decoder of a file: the bytes are written to the scratch folder, the one path it may open.
 
-    also: a file of our own that it reads, too.
+    also: a file of our own that it reads, too. called: the path below the scratch folder, where its reader asks for it.
     """
-    path = scratch() / f"{name}{suffix}"
+    path = scratch() / (called or f"{name}{suffix}")
+    path.parent.mkdir(exist_ok=True)
 
     def prepare(data: bytes) -> Path:
         path.write_bytes(data)

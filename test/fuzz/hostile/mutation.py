@@ -22,6 +22,9 @@ WORDS = (
     "-inf",
     "1e-320",
     "9" * 30,
+    "9" * 310,
+    "-1" + "0" * 400,
+    "9" * 4300,
     "9" * 4400,
     "0x7f",
     "1_000",
@@ -147,5 +150,5 @@ def _damaged_text(text: str, rng: random.Random, words: Sequence[str]) -> str:
     start = end = rng.choice(digits)
     while end < len(text) and (text[end].isdigit() or text[end] in ".eE-"):
         end += 1
-    number = rng.choice((*map(str, INTEGERS), *map(repr, FLOATS), "9" * 5000))
+    number = rng.choice((*map(str, INTEGERS), *map(repr, FLOATS), "9" * 310, "9" * 4300, "9" * 5000))
     return text[:start] + number + text[end:]

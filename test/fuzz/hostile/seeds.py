@@ -231,12 +231,67 @@ def dataset_json() -> list[bytes]:
     return [json.dumps(document).encode() for document in (msd, own)]
 
 
+def splits() -> list[bytes]:
+    one = {"train": ["a", "b"], "val": ["c"]}
+    return [json.dumps([one]).encode(), json.dumps([one, {"train": ["c"], "val": ["a"]}]).encode()]
+
+
+def fitted() -> list[bytes]:
+    from threedme_ros.inference.scope import FEATURES
+
+    lines = {m: {"background": [1.1, 1.2], "structures": [0.9, -0.6]} for m in ("ct", "other")}
+    arrangement = {"pairs": [[1, 2]], "middle_mm": [[30.5, 0, -4]], "spread_mm": [[6, 10, 8.5]]}
+    scope = {"features": {name: [0.5, 0.2, -1.1] for name in FEATURES}, "bias": -0.07, "threshold": -0.29}
+    return [json.dumps({"scope": scope | {"arrangement": arrangement}, "lines": lines}).encode()]
+
+
+def run_log() -> list[bytes]:
+    lines = ({"step": step, "loss": 2.5 - step, "gradient_norm": 1.0, "block_mm": [1.0, 2.0]} for step in range(3))
+    return [b"".join(json.dumps(line).encode() + b"\n" for line in lines)]
+
+
+def run_state() -> list[bytes]:
+    import torch
+
+    out = io.BytesIO()
+    state = {"step": 3, "model": {"a": torch.arange(4.0)}, "task": "{}", "optimiser": [{"state": {0: torch.ones(1)}}]}
+    torch.save(state, out)
+    return [out.getvalue()]
+
+
+def prepared_volume() -> list[bytes]:
+    packed = []
+    for array in (voxels("f2"), np.asfortranarray(voxels("f2"))):
+        out = io.BytesIO()
+        np.save(out, array)
+        packed.append(out.getvalue())
+    return packed
+
+
+def prepared_case() -> list[bytes]:
+    import torch
+    from safetensors.torch import save
+
+    places = torch.tensor([[1, 0, 0, 0], [1, 4, 3, 2], [7, 2, 1, 0]], dtype=torch.int16)
+    image, labels = torch.zeros(1, *SHAPE, dtype=torch.float16), torch.ones(SHAPE, dtype=torch.uint8)
+    return [in_order(save({"image": image, "labels": labels, "places": places}))]
+
+
+def cohort_records() -> list[bytes]:
+    identity = {"name": "a.nii.gz", "identity": ["0123456789abcdef", [123, 456]]}
+    done = identity | {"state": "done", "volumes_ml": {"liver": 1.5}, "seconds": 0.25, "warnings": ["thick slices"]}
+    return [json.dumps(row).encode() for row in (done, identity | {"state": "failed", "reason": "no volume"})]
+
+
 def records() -> list[bytes]:
     return [json.dumps({"recipe": {"steps": 3}, "result": {"dice": 0.5}, "seconds": 1.0}).encode()]
 
 
 def weights(kind: str) -> Callable[[], list[bytes]]:
-    """A file of ``kind`` (checkpoint, foundation, prompt, classifier, adapter) of some 2,000 random weights."""
+    """A file of ``kind`` (checkpoint, foundation, prompt, classifier, adapter, peer) of some 2,000 random weights.
+
+    A peer's real weights are megabytes: its file has others, and can be read but not built.
+    """
 
     def make() -> list[bytes]:
         import torch
@@ -246,12 +301,12 @@ def weights(kind: str) -> Callable[[], list[bytes]]:
             warnings.simplefilter("ignore")
             path = Path(folder, "x.safetensors")
             _save_weights(kind, path)
-            return [_in_order(path.read_bytes())]
+            return [in_order(path.read_bytes())]
 
     return make
 
 
-def _in_order(file: bytes) -> bytes:
+def in_order(file: bytes) -> bytes:
     """The same safetensors file with its metadata sorted; safetensors writes them in any order."""
     (size,) = struct.unpack_from("<Q", file)
     head = json.dumps(json.loads(file[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
@@ -260,6 +315,8 @@ def _in_order(file: bytes) -> bytes:
 
 
 def _save_weights(kind: str, path: Path) -> None:
+    import torch
+
     from threedme_ros.anatomy import Anatomy
     from threedme_ros.model import adapters, checkpoint, classifier, foundation, prompt_decoder, prompt_file
     from threedme_ros.model.config import ModelConfig, Preprocessing
@@ -278,6 +335,13 @@ def _save_weights(kind: str, path: Path) -> None:
     elif kind == "prompt":
         decoder = prompt_decoder.PromptDecoder(prompt_decoder.PromptConfig((2, 2, 2), 1, 1, 1, (6.0,)))
         prompt_file.save_prompt_decoder(path, decoder, "0123456789abcdef", {})
+    elif kind == "peer":
+        from threedme_ros.training.peer_checkpoint import save_peer
+        from threedme_ros.training.peer_networks import PeerConfig
+
+        stand_in = torch.nn.Linear(8, 8)
+        stand_in.config = PeerConfig("segresnet", 3)
+        save_peer(path, stand_in, Anatomy.from_json(anatomy_json()[1].decode()), Preprocessing(), {"seed": 0})
     else:
         model = ThreeDME(config)
         adaptation = adapters.Adaptation("lora", 1, 1.0)

@@ -268,11 +268,58 @@ def _other_metadata(head: bytes, tensors: bytes, rng: random.Random, text: Mutat
         return text(head, rng)
 
 
+def npy(data: bytes, rng: random.Random) -> bytes:
+    """The header's text, its length set right again; or raw damage."""
+    if len(data) < 12 or rng.random() < 0.3:
+        return mutate_bytes(data, rng)
+    end = 10 + struct.unpack_from("<H", data, 8)[0]
+    text = _NPY_HEADER(data[10:end].rstrip(), rng).replace(b"\n", b" ")[:4000]
+    text += b" " * (-(len(text) + 11) % 64) + b"\n"
+    return (data[:8] + struct.pack("<H", len(text)) + text + data[end:])[:MAX_BYTES]
+
+
+_NPY_HEADER = text_mutator(
+    (
+        "'descr': '|O'",
+        "'|u1'",
+        "'<f2'",
+        "'<i8'",
+        "True",
+        "(",
+        ")",
+        ",",
+        "'shape'",
+        "1 << 40",
+        "lambda: 0",
+        "4j",
+        "0x",
+        "1L",
+    )
+)
+
+
+def torch_zip(data: bytes, rng: random.Random) -> bytes:
+    """What `torch.save` wrote: a member is damaged, mostly the pickle, in a zip that is whole; or raw damage."""
+    if rng.random() < 0.2:
+        return mutate_bytes(data, rng)
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            members = {entry.filename: archive.read(entry) for entry in archive.infolist()[:12]}
+        name = rng.choice(sorted(members) + [name for name in members if name.endswith("data.pkl")] * 12)
+    except Exception:
+        return mutate_bytes(data, rng)
+    members[name] = mutate_bytes(members[name], rng)
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        for name, content in members.items():
+            archive.writestr(zipfile.ZipInfo(name or "x"), content)
+    return out.getvalue()[:MAX_BYTES]
+
+
 def npz(data: bytes, rng: random.Random) -> bytes:
     """The zip stays whole round a member whose .npy header or voxels are damaged; or raw damage."""
     if rng.random() < 0.3:
         return mutate_bytes(data, rng)
-    header = text_mutator(("'descr': '|O'", "'|u1'", "'<i8'", "True", "(", ")", ",", "'shape'", "1 << 40", "lambda: 0"))
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             members = [(entry.filename, archive.read(entry)) for entry in archive.infolist()[:12]]
@@ -282,7 +329,7 @@ def npz(data: bytes, rng: random.Random) -> bytes:
     if members:
         name, content = members[at]
         if rng.random() < 0.7 and len(content) > 10:
-            text = header(content[10:128], rng).replace(b"\n", b" ")[:4000]
+            text = _NPY_HEADER(content[10:128], rng).replace(b"\n", b" ")[:4000]
             text += b" " * (-(len(text) + 11) % 64) + b"\n"
             content = content[:8] + struct.pack("<H", len(text)) + text + content[128:]
         else:

@@ -17,9 +17,11 @@ DECODERS: dict[str, tuple[str, float]] = {
     "anatomy_yaml": ("documents", 1), "anatomy_json": ("documents", 3), "label_info": ("documents", 2),
     "trace": ("documents", 2), "checkpoint": ("weights", 0.3), "foundation": ("weights", 0.3),
     "classifier": ("weights", 0.3), "adapter": ("weights", 0.3), "prompt": ("weights", 0.3),
-    "task_yaml": ("data_sets", 0.3),
+    "peer": ("weights", 0.3), "fitted": ("documents", 1), "task_yaml": ("data_sets", 0.3),
     "demo_task_yaml": ("data_sets", 0.3), "pretrain_yaml": ("data_sets", 0.3), "medmnist_npz": ("data_sets", 1),
-    "dataset": ("data_sets", 2), "record": ("data_sets", 2),
+    "dataset": ("data_sets", 2), "record": ("data_sets", 2), "split": ("data_sets", 2), "run_log": ("runs", 2),
+    "run_state": ("runs", 0.5), "prepared_volume": ("runs", 1), "prepared_case": ("runs", 0.5),
+    "cohort_record": ("runs", 2),
 }  # fmt: skip
 """Faster decoders get more of the inputs."""
 

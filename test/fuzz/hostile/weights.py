@@ -1,9 +1,11 @@
-"""The five kinds of weights file; what is loaded is also built, as its user would."""
+"""The six kinds of weights file; what is loaded is also built, as its user would."""
 
 from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+
+import torch
 
 from threedme_ros.anatomy import Anatomy
 from threedme_ros.model.adapters import load_adapter
@@ -11,9 +13,10 @@ from threedme_ros.model.checkpoint import Checkpoint, load_checkpoint
 from threedme_ros.model.classifier import load_classifier
 from threedme_ros.model.config import ModelConfig, Preprocessing
 from threedme_ros.model.encoder import Encoder
-from threedme_ros.model.foundation import load_foundation
+from threedme_ros.model.foundation import Foundation, load_foundation
 from threedme_ros.model.prompt_file import load_prompt_decoder
 from threedme_ros.model.weights_file import CheckpointError
+from threedme_ros.training.peer_checkpoint import load_peer
 
 from . import seeds, structure
 from .decoder import Decoder, from_file
@@ -25,6 +28,9 @@ CONFIG_WORDS = (
     '"vit_dim": 6000000',
     '"num_classes": 256',
     '"channels": [1,1,1000000]',
+    '"vit_depth": 48, "vit_dim": 1536',
+    '"vit": false',
+    '"alpha": 1e300',
 )
 SAFETENSORS_WORDS = (
     *CONFIG_WORDS,
@@ -37,7 +43,13 @@ SAFETENSORS_WORDS = (
     '"F4"',
     '"C64"',
 )
-SAFETENSORS_WORDS += ('"shape":[0]', '"shape":[]', '"shape":[4294967296,4294967296]', '"__metadata__":{"a":1}')
+SAFETENSORS_WORDS += (
+    '"shape":[0]',
+    '"shape":[]',
+    '"shape":[4294967296,4294967296]',
+    '"shape":[18446744073709551615,0]',
+    '"__metadata__":{"a":1}',
+)
 
 
 def build_checkpoint(path: Path):
@@ -48,8 +60,15 @@ def build_checkpoint(path: Path):
 
 def initialise_foundation(path: Path):
     foundation = load_foundation(path)
-    foundation.initialise(Encoder(ModelConfig.of_size("small", 3, **seeds.TINY)))
+    for channels in (1, 4):
+        foundation.initialise(Encoder(ModelConfig.of_size("small", 3, in_channels=channels, **seeds.TINY)))
     return foundation
+
+
+def merge_adapter(path: Path):
+    adapter = load_adapter(path)
+    check_decoder(adapter.over(_any_foundation()))
+    return adapter
 
 
 def build_classifier(path: Path):
@@ -70,6 +89,14 @@ def _any_checkpoint():
     return Checkpoint(config, anatomy, Preprocessing(), {}, "0123456789abcdef")
 
 
+@cache
+def _any_foundation():
+    """The one that the seed of an adapter names."""
+    config = ModelConfig.of_size("small", 3, **seeds.TINY)
+    torch.manual_seed(0)
+    return Foundation(config, Preprocessing(), Encoder(config).state_dict(), "0" * 16)
+
+
 def check_file(file) -> None:
     assert len(file.hash) == 16 and isinstance(file.provenance, dict)
     assert all(tensor.isfinite().all() for tensor in file.weights.values())
@@ -83,7 +110,7 @@ def check_decoder(decoder) -> None:
 
 def decoders() -> tuple[Decoder, ...]:
     calls = {"checkpoint": build_checkpoint, "foundation": initialise_foundation, "classifier": build_classifier}
-    calls |= {"adapter": load_adapter, "prompt": load_prompt}
+    calls |= {"adapter": merge_adapter, "prompt": load_prompt, "peer": load_peer}
     return tuple(
         from_file(
             name,

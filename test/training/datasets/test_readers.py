@@ -7,7 +7,7 @@ import pytest
 from sklearn.model_selection import KFold
 
 from threedme_ros.training.datasets import brats, btcv, medmnist3d, msd, nnunet
-from threedme_ros.training.datasets.cases import DatasetError, five_folds, split_cases
+from threedme_ros.training.datasets.cases import DatasetError, SegmentationCase, five_folds, split_cases
 
 BRATS = ("flair", "t1", "t1ce", "t2")
 
@@ -156,6 +156,51 @@ def test_nnunets_own_split_file_is_followed(dataset):
         split_cases(root, cases, 0)
 
 
+@pytest.mark.parametrize(
+    ("folds", "reason"),
+    [
+        ([{"train": [[]], "val": ["a"]}], r"train \[\[\]\]: expected a list of cases"),
+        ([{"train": [{}], "val": ["a"]}], "expected a list of cases"),
+        ([{"train": ["a"], "val": "b"}], "val 'b': expected a list of cases"),
+        ([{"train": {"a": 1}, "val": ["b"]}], "expected a list of cases"),
+        ([{"train": ["a"], "val": []}], r"val \[\]: expected a list of cases"),
+        ([{"train": ["a", "a"], "val": ["b"]}], "'a' twice"),
+        ([{"train": ["a"], "val": ["b", "a"]}], "'a' twice; expected two lists without a common case"),
+        ({"0": {"train": ["a"], "val": ["b"]}}, "no fold 0 with"),
+        ([[]], "no fold 0 with"),
+        ([], "no fold 0 with"),
+        (None, "no fold 0 with"),
+    ],
+    ids=range(11),
+)
+def test_a_split_file_of_another_kind_is_refused(tmp_path, folds, reason):
+    cases = [SegmentationCase(name, (tmp_path / name,), tmp_path / name) for name in "ab"]
+    (tmp_path / "splits_final.json").write_text(json.dumps(folds))
+    with pytest.raises(DatasetError, match=rf"splits_final\.json: .*{reason}"):
+        split_cases(tmp_path, cases, 0)
+
+
+def test_no_split_is_counted_from_the_end(tmp_path):
+    cases = [SegmentationCase(name, (tmp_path / name,), tmp_path / name) for name in "ab"]
+    (tmp_path / "splits_final.json").write_text(json.dumps([{"train": ["a"], "val": ["b"]}]))
+    with pytest.raises(DatasetError, match="no fold -1 with"):
+        split_cases(tmp_path, cases, -1)
+
+
+@pytest.mark.parametrize("name", ("dataset.json", "splits_final.json"))
+def test_a_description_of_400_megabytes_is_not_read_whole(tmp_path, name):
+    cases = [SegmentationCase(case, (tmp_path / case,), tmp_path / case) for case in "ab"]
+    with (tmp_path / name).open("wb") as file:
+        file.truncate(400 << 20)
+    read = {"dataset.json": nnunet.read_description, "splits_final.json": lambda root: split_cases(root, cases, 0)}
+    tracemalloc.start()
+    with pytest.raises(DatasetError, match="more than 16777216 bytes"):
+        read[name](tmp_path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 40 << 20
+
+
 @pytest.mark.parametrize(("name", "size"), [("medmnist_nodule", 28), ("medmnist_vessel", 64)])
 def test_medmnist_in_both_sizes(dataset, name, size):
     flag = name.removeprefix("medmnist_") + "mnist3d"
@@ -226,6 +271,20 @@ def test_medmnist_arrays_are_judged_by_their_header_before_memory_is_taken(tmp_p
     for _ in range(2):  # what is imported on first use is no matter here
         tracemalloc.start()
         with pytest.raises(DatasetError, match=message):
+            medmnist3d.read_splits(path, 2)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert peak < 1 << 22
+
+
+@pytest.mark.parametrize("packing", (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA))
+def test_medmnist_packed_so_that_a_piece_has_no_bound_is_refused_before_memory_is_taken(tmp_path, packing):
+    path = tmp_path / "x.npz"
+    with zipfile.ZipFile(path, "w", packing) as archive:
+        archive.writestr("train_images.npy", described("|u1", "(1, 16, 16, 16)", bytes(32 << 20)))
+    for _ in range(2):  # what is imported on first use is no matter here
+        tracemalloc.start()
+        with pytest.raises(DatasetError, match=rf"train_images packed by method {packing}: expected one of \(0, 8\)"):
             medmnist3d.read_splits(path, 2)
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()

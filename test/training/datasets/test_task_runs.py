@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 import threedme_ros.training.run_folder
 import threedme_ros.training.task_cache as task_cache
@@ -49,6 +50,35 @@ def test_cases_are_made_once(spleen, tmp_path, monkeypatch):
     again, _ = prepared(task, data, tmp_path)
     assert [c.path for c in again] == [c.path for c in good]
     assert all(torch.equal(a.places[1], b.places[1]) for a, b in zip(good, again, strict=True))
+
+
+def places(*rows, dtype=torch.int16):
+    return {"places": torch.tensor(rows, dtype=dtype)}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        places(),
+        places([1, 0, 0]),
+        places([1, 0, 0, 9999]),
+        places([1, 0, 0, -1]),
+        places([1.0, 0, 0, float("nan")], dtype=torch.float32),
+        {"labels": torch.zeros(2, dtype=torch.uint8)},
+        {"labels": torch.zeros(2, 2, 2, dtype=torch.uint8)},
+        {"image": torch.zeros(3)},
+        {"image": None},
+    ],
+    ids=range(9),
+)
+def test_a_damaged_case_is_made_again(spleen, tmp_path, change):
+    task, data = spleen
+    (good, *_), _ = prepared(task, data, tmp_path)
+    before = good.path.read_bytes()
+    save_file({k: v for k, v in (load_file(good.path) | change).items() if v is not None}, good.path)
+    (again, *_), _ = prepared(task, data, tmp_path)
+    assert again.path.read_bytes() == before
+    assert torch.equal(again.places[1], good.places[1])
 
 
 def test_an_unbent_window_is_cut_out_exactly(spleen, tmp_path):

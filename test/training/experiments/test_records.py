@@ -33,6 +33,21 @@ def test_a_run_that_fails_leaves_no_record(tmp_path):
 
 
 def test_a_damaged_record_is_named(tmp_path):
-    (tmp_path / "run.json").write_text("{")
-    with pytest.raises(TrainingError, match=r"run\.json: not a record of a run"):
+    for text in (
+        "{",
+        "[]",
+        "{}",
+        '{"recipe": [], "result": {}}',
+        '{"recipe": {}, "result": [["dice", 1]]}',
+        "[" * 5000,
+    ):
+        (tmp_path / "run.json").write_text(text)
+        with pytest.raises(TrainingError, match=r"run\.json: not a record of a run"):
+            Records(tmp_path).once("run", {}, dict)
+
+
+def test_a_record_of_400_megabytes_is_not_read_whole(tmp_path):
+    with (tmp_path / "run.json").open("wb") as file:
+        file.truncate(400 << 20)
+    with pytest.raises(TrainingError, match="more than 16777216 bytes"):
         Records(tmp_path).once("run", {}, dict)

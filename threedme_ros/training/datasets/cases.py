@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from threedme_ros.documents import parse_json
+from threedme_ros import documents
+from threedme_ros.documents import DocumentError
 from threedme_ros.training.errors import TrainingError
 
 NNUNET_SEED = 12345
@@ -60,8 +61,8 @@ def read_json(path: Path) -> dict:
     """The mapping in a dataset.json. DatasetError."""
     existing_file(path, "the data set's description")
     try:
-        document = parse_json(path.read_bytes())
-    except (OSError, ValueError) as error:
+        document = documents.read_json(path)
+    except DocumentError as error:
         raise DatasetError(f"{path}: not readable as JSON ({error})") from error
     if not isinstance(document, dict):
         raise DatasetError(f"{path}: expected a mapping, found {type(document).__name__}")
@@ -103,12 +104,20 @@ def split_cases(root: Path, cases: Sequence[SegmentationCase], fold: int) -> Spl
 
 def _split_from(file: Path, fold: int, known: dict[str, SegmentationCase]) -> tuple[list[str], list[str]]:
     try:
-        folds = parse_json(file.read_bytes())
-        training, held = list(folds[fold]["train"]), list(folds[fold]["val"])
-    except (OSError, ValueError, LookupError, TypeError) as error:
-        raise DatasetError(f"{file}: no fold {fold} with `train` and `val` ({error!r})") from error
-    unknown = [name for name in training + held if name not in known]
-    if unknown or not training or not held or set(training) & set(held):
-        what = f"{unknown[0]!r} is no case here" if unknown else "expected two lists without a common case"
-        raise DatasetError(f"{file}: fold {fold}: {what}")
-    return training, held
+        folds = documents.read_json(file)
+    except DocumentError as error:
+        raise DatasetError(f"{file}: not readable as JSON ({error})") from error
+    row = folds[fold] if isinstance(folds, list) and 0 <= fold < len(folds) else None
+    if not isinstance(row, dict):
+        raise DatasetError(f"{file}: no fold {fold} with `train` and `val`")
+    for key in ("train", "val"):
+        names = row.get(key)
+        if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+            raise DatasetError(f"{file}: fold {fold}: {key} {names!r}: expected a list of cases")
+    names = row["train"] + row["val"]
+    if unknown := [name for name in names if name not in known]:
+        raise DatasetError(f"{file}: fold {fold}: {unknown[0]!r} is no case here")
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DatasetError(f"{file}: fold {fold}: {twice!r} twice; expected two lists without a common case")
+    return row["train"], row["val"]

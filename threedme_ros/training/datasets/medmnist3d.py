@@ -15,6 +15,8 @@ SPLITS = ("train", "val", "test")
 SIZES = (64, 28)
 MAX_BYTES = 1 << 31
 """The largest of the six, Organ at 64^3, has some 460 MB."""
+PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Those of numpy, which unpack no more than is asked for; bzip2 and lzma unpack all that a piece holds."""
 _STEP = 1 << 20
 
 
@@ -71,7 +73,10 @@ def read_splits(path: Path, num_classes: int) -> dict[str, LabelledImages]:
 
 
 def _read_array(archive: zipfile.ZipFile, key: str, most_bytes: int) -> np.ndarray:
-    with archive.open(f"{key}.npy") as file:
+    entry = archive.getinfo(f"{key}.npy")
+    if entry.compress_type not in PACKINGS:
+        raise DatasetError(f"{key} packed by method {entry.compress_type}: expected one of {PACKINGS}, as numpy packs")
+    with archive.open(entry) as file:
         major, _ = np.lib.format.read_magic(file)
         read_header = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read_header(file)

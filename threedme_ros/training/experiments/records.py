@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from threedme_ros.documents import parse_json
+from threedme_ros.documents import DocumentError, read_json
 from threedme_ros.training.errors import TrainingError
 
 
@@ -39,10 +39,13 @@ class Records:
     @staticmethod
     def _read(path: Path, recipe: dict) -> dict:
         try:
-            record = parse_json(path.read_bytes())
-            theirs, result = dict(record["recipe"]), dict(record["result"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise TrainingError(f"{path}: not a record of a run ({type(error).__name__}); remove it") from error
+            record = read_json(path)
+        except DocumentError as error:
+            raise TrainingError(f"{path}: not a record of a run ({error}); remove it") from error
+        parts = [record.get(key) for key in ("recipe", "result")] if isinstance(record, dict) else [None]
+        if not all(isinstance(part, dict) for part in parts):
+            raise TrainingError(f"{path}: not a record of a run (expected two mappings, recipe and result); remove it")
+        theirs, result = parts
         other = sorted(key for key in recipe.keys() | theirs.keys() if recipe.get(key) != theirs.get(key))
         if other:
             raise TrainingError(f"{path}: a run with another {', '.join(other)}; name a new output folder")
