@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from threedme_ros.inference.label_resampling import nearest, resample_labels
 from threedme_ros.inference.planes import planes
-from threedme_ros.volume import Grid, Reorientation, Volume, VolumeError
+from threedme_ros.volume import Grid, Reorientation, Volume, VolumeError, check_spacing
 
 if TYPE_CHECKING:
     from threedme_ros.model.config import Preprocessing
@@ -32,9 +32,6 @@ MAX_MODEL_VOXELS = 2**28
 """Padding included: thin volumes cost what the network sees of them."""
 WINDOW_STEP = 32
 """Windows are padded up to a multiple of it, or less."""
-MIN_SPACING_MM, MAX_SPACING_MM = 0.01, 50.0
-MAX_SPACING_RATIO = 100.0
-"""Of the largest to the smallest along a volume's axes; slabs of MR come to 20."""
 COARSE_SPACING_MM = 10.0
 TILT_WARNING_DEG = 30.0
 SHEAR_WARNING_COSINE = 0.02
@@ -74,7 +71,7 @@ def prepare(volume: Volume, preprocessing: Preprocessing, modality: str = "auto"
         raise ValueError(f"modality {modality!r}: expected one of {MODALITIES}")
     canonical, reorientation = volume.reoriented("RAS")
     grid = canonical.grid.scaled(_model_shape(canonical.grid, preprocessing.spacing_mm))
-    _check_spacing(canonical.spacing_mm)
+    check_spacing(canonical.spacing_mm)
     lowest, highest = _finite_range(canonical.voxels)
     warnings = _grid_warnings(canonical.grid)
     if modality == "ct" and lowest >= CT_BELOW_HU:
@@ -164,16 +161,6 @@ def _model_shape(grid: Grid, spacing_mm: tuple[float, float, float]) -> tuple[in
             f"{MAX_MODEL_VOXELS} in all at the model's spacing {tuple(spacing_mm)} mm; are the units mm?"
         )
     return tuple(shape)
-
-
-def _check_spacing(spacing_mm: tuple[float, float, float]) -> None:
-    least, most = min(spacing_mm), max(spacing_mm)
-    if not (least >= MIN_SPACING_MM and most <= min(MAX_SPACING_MM, MAX_SPACING_RATIO * least)):
-        text = ", ".join(f"{s:.4g}" for s in spacing_mm)
-        raise VolumeError(
-            f"voxel spacing ({text}) mm: expected {MIN_SPACING_MM:g} to {MAX_SPACING_MM:g} mm, the largest at most "
-            f"{MAX_SPACING_RATIO:g} times the smallest; are the units mm?"
-        )
 
 
 def _grid_warnings(grid: Grid) -> tuple[str, ...]:
