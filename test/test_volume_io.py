@@ -277,6 +277,15 @@ def test_slope_and_intercept_give_float32(format):
     np.testing.assert_array_equal(volume.voxels, ramp("f4") * 0.5 - 1024)
 
 
+def test_finite_voxels_that_a_slope_would_make_infinite_are_refused_and_stored_infinities_are_not():
+    with pytest.raises(VolumeError, match=r"slope 3e\+37, intercept 0, voxels as stored from 0 to 59: expected finite"):
+        volume_from_bytes(nifti_bytes(scl_slope=3e37), "nifti")
+    image = nib.Nifti1Image(np.array([1, -np.inf, np.nan], np.float32).reshape(3, 1, 1), OBLIQUE)
+    image.header["scl_slope"], image.header["scl_inter"] = 2, 1
+    voxels = volume_from_bytes(image.to_bytes(), "nifti").voxels.ravel()
+    np.testing.assert_array_equal(voxels, [3, -np.inf, np.nan])
+
+
 def test_big_endian_nifti():
     image = nib.Nifti1Image(ramp(">i2"), OBLIQUE, nib.Nifti1Header(endianness=">"))
     assert image.to_bytes()[:4] == b"\0\0\x01\x5c"
