@@ -102,6 +102,11 @@ def prepare(volume: Volume, preprocessing: Preprocessing, modality: str = "auto"
     return Prepared(x, grid, canonical.grid, reorientation, modality, warnings)
 
 
+def model_voxels(volume: Volume, preprocessing: Preprocessing) -> int:
+    """How many voxels `prepare` would make of ``volume``. Raises VolumeError for too many, or too few."""
+    return prod(_model_shape(volume.reoriented("RAS")[0].grid, preprocessing.spacing_mm))
+
+
 def rescale(x: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
     """(D, H, W) float32 -> ``shape``, outer voxel faces aligned: linear when growing, area-weighted when shrinking.
 
