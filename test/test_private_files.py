@@ -65,6 +65,19 @@ def test_a_link_in_the_way_is_replaced_and_not_followed(tmp_path):
     assert victim.read_text() == "theirs" and not (tmp_path / "result.nii.gz").is_symlink()
 
 
+@pytest.mark.parametrize("name", ["ct.raw", "ct.mhd"])
+def test_a_link_in_the_way_of_either_file_of_an_mhd_is_replaced_and_not_followed(tmp_path, name):
+    victim = tmp_path / "victim"
+    victim.write_text("theirs")
+    victim.chmod(0o644)
+    (tmp_path / name).symlink_to(victim)
+    volume = Volume(np.arange(60, dtype=np.int16).reshape(3, 4, 5), np.eye(4), "patient")
+    write_volume(tmp_path / "ct.mhd", volume)
+    assert (victim.read_text(), mode(victim)) == ("theirs", 0o644)
+    assert {path.name for path in tmp_path.iterdir() if not path.is_symlink()} == {"ct.mhd", "ct.raw", "victim"}
+    np.testing.assert_array_equal(read_volume(tmp_path / "ct.mhd").voxels, volume.voxels)
+
+
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".nrrd", ".mha", ".mhd"])
 def test_only_its_owner_reads_a_volume_we_write(tmp_path, suffix):
     volume = Volume(np.arange(60, dtype=np.int16).reshape(3, 4, 5), np.eye(4), "patient")

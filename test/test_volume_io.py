@@ -277,6 +277,15 @@ def test_slope_and_intercept_give_float32(format):
     np.testing.assert_array_equal(volume.voxels, ramp("f4") * 0.5 - 1024)
 
 
+def test_finite_voxels_that_a_slope_would_make_infinite_are_refused_and_stored_infinities_are_not():
+    with pytest.raises(VolumeError, match=r"slope 3e\+37, intercept 0, voxels as stored from 0 to 59: expected finite"):
+        volume_from_bytes(nifti_bytes(scl_slope=3e37), "nifti")
+    image = nib.Nifti1Image(np.array([1, -np.inf, np.nan], np.float32).reshape(3, 1, 1), OBLIQUE)
+    image.header["scl_slope"], image.header["scl_inter"] = 2, 1
+    voxels = volume_from_bytes(image.to_bytes(), "nifti").voxels.ravel()
+    np.testing.assert_array_equal(voxels, [3, -np.inf, np.nan])
+
+
 def test_big_endian_nifti():
     image = nib.Nifti1Image(ramp(">i2"), OBLIQUE, nib.Nifti1Header(endianness=">"))
     assert image.to_bytes()[:4] == b"\0\0\x01\x5c"
@@ -343,6 +352,9 @@ BAD_NIFTI = [
     (nifti_bytes(vox_offset=1e30), r"vox_offset 1\.0"),
     (nifti_bytes(scl_slope=np.inf), "scl_slope inf"),
     (nifti_bytes(scl_slope=2, scl_inter=np.nan), "scl_inter nan: expected finite"),
+    (nifti_bytes(kind=nib.Nifti2Image, scl_slope=1e300), r"scl_slope 1e\+300, scl_inter 0: expected finite"),
+    (nifti_bytes(kind=nib.Nifti2Image, scl_slope=1e-300), "scl_slope 1e-300, scl_inter 0: .* the slope not 0"),
+    (nifti_bytes(kind=nib.Nifti2Image, scl_slope=2, scl_inter=-1e39), r"scl_inter -1e\+39: expected finite"),
     (nifti_bytes(xyzt_units=5), "spatial unit code 5"),
     (nifti_bytes(sform_code=0), "no geometry: sform_code and qform_code are both 0"),
     (nifti_bytes(srow_x=[np.nan, 0, 0, 0]), "expected finite numbers"),

@@ -14,6 +14,9 @@ from nibabel import orientations
 from threedme_ros.refusal import RefusalError
 
 MM_PER_M = 1000.0
+MIN_SPACING_MM, MAX_SPACING_MM = 0.01, 50.0
+MAX_SPACING_RATIO = 100.0
+"""Of the largest to the smallest along a volume's axes; slabs of MR come to 20."""
 LPS_FROM_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 """Its own inverse: left-multiply an affine (or homogeneous points) to go RAS+ <-> LPS+."""
 
@@ -160,6 +163,17 @@ def checked_affine(affine: np.ndarray) -> np.ndarray:
         raise VolumeError(f"singular affine {affine[:3].tolist()}: expected three independent voxel axes")
     affine.setflags(write=False)
     return affine
+
+
+def check_spacing(spacing_mm: tuple[float, float, float]) -> None:
+    """VolumeError for one that no scanner has: work in mm on such a grid may never end."""
+    least, most = min(spacing_mm), max(spacing_mm)
+    if not (least >= MIN_SPACING_MM and most <= min(MAX_SPACING_MM, MAX_SPACING_RATIO * least)):
+        text = ", ".join(f"{s:.4g}" for s in spacing_mm)
+        raise VolumeError(
+            f"voxel spacing ({text}) mm: expected {MIN_SPACING_MM:g} to {MAX_SPACING_MM:g} mm, the largest at most "
+            f"{MAX_SPACING_RATIO:g} times the smallest; are the units mm?"
+        )
 
 
 def resample(volume: Volume, grid: Grid, order: int = 1, fill: float | None = None) -> Volume:

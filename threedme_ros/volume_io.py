@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
@@ -94,9 +95,13 @@ def write_volume(path: str | Path, volume: Volume) -> None:
     path = Path(path)
     suffix = _suffix(path)
     if suffix == ".mhd":
-        _write_meta_image(path, volume)
-        for part in (path, path.with_suffix(".raw")):  # it names its second file, so neither can be renamed
-            part.chmod(PRIVATE_FILE)
+        # the header names the other file, so both are written under their own names, in a folder nobody else can enter
+        with TemporaryDirectory(prefix=".", dir=path.parent) as folder:
+            temporary = Path(folder) / path.name
+            _write_meta_image(temporary, volume)
+            for part in (temporary.with_suffix(".raw"), temporary):  # the header last: what it names is there
+                part.chmod(PRIVATE_FILE)
+                part.replace(path.with_name(part.name))
         return
     with replacing(path) as temporary:
         if suffix in _META_IMAGE:
@@ -137,7 +142,8 @@ def _read_meta_image(path: Path, data: bytes, frame_id: str, max_voxels: int) ->
     fields, _ = metaimage.read_fields(memoryview(data))
     name, voxels = fields["ElementDataFile"], None
     if name != metaimage.LOCAL:
-        if path.suffix.lower() != ".mhd" or Path(name).name != name or not Path(name).suffix or "%" in name:
+        plain = Path(name).name == name and Path(name).suffix and "%" not in name and name.isprintable()
+        if path.suffix.lower() != ".mhd" or not plain:
             raise VolumeIOError(
                 f"MetaImage ElementDataFile {name[:60]!r}: expected LOCAL, or in an .mhd a file beside it"
             )

@@ -74,6 +74,7 @@ def test_reads_what_simpleitk_writes(tmp_path, dtype, compressed, name):
         ("LOCAL", "../secret.raw", "expected LOCAL"),
         ("LOCAL", "LIST", "expected LOCAL"),
         ("LOCAL", "%03d.raw 1 3 1", "expected LOCAL"),
+        ("LOCAL", "a\0b.raw", r"'a\\x00b.raw': expected LOCAL"),
         ("LOCAL", "none.raw", "No such file"),
     ],
 )
@@ -144,6 +145,29 @@ def test_compressed_voxels_expand_to_what_the_header_claims_and_no_further(tmp_p
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 1 << 20
+
+
+def test_voxels_of_several_steps_expand_in_small_pieces(tmp_path, monkeypatch):
+    fed = []
+
+    class Inflate:
+        def __init__(self, real):
+            self._real = real
+
+        def decompress(self, data, limit):
+            fed.append(len(data))
+            return self._real.decompress(data, limit)
+
+        def __getattr__(self, name):
+            return getattr(self._real, name)
+
+    real = zlib.decompressobj
+    monkeypatch.setattr(zlib, "decompressobj", lambda wbits: Inflate(real(wbits)))
+    voxels = np.random.default_rng(0).integers(0, 256, (64, 128, 512), np.uint8)  # 4 MiB that do not compress
+    text = TEXT.replace("NDims", "CompressedData = True\nNDims").replace("MET_SHORT", "MET_UCHAR")
+    path = write(tmp_path, text.replace("5 4 3", "512 128 64"), zlib.compress(voxels.tobytes()))
+    np.testing.assert_array_equal(read_volume(path).voxels, voxels.T)
+    assert sum(fed) < 2 * voxels.size  # linear: what is left is not handed over again and again
 
 
 def test_a_pipe_is_not_read(tmp_path):

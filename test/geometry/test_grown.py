@@ -8,8 +8,9 @@ import trimesh
 from scipy.spatial.transform import Rotation
 
 from threedme_ros.anatomy import Structure
+from threedme_ros.geometry import grown
 from threedme_ros.geometry.grown import grown_mesh, solids
-from threedme_ros.volume import Volume
+from threedme_ros.volume import Volume, VolumeError
 
 TURN = Rotation.from_euler("xyz", [20, -30, 40], degrees=True).as_matrix()
 AXES = {
@@ -91,6 +92,31 @@ def test_islands_and_absent_structures_are_left_out():
     assert set(whole) == {"organ"}
     assert np.count_nonzero(whole["organ"].mask) == np.count_nonzero(labels.voxels)
     assert solids(Volume(speck, np.eye(4)), None, [ORGAN]) == {}
+
+
+@pytest.mark.parametrize("spacing_mm", [(800.0, 800.0, 800.0), (1e30, 1e30, 1e30), (1e-3, 1.0, 1.0)])
+def test_a_spacing_no_scanner_has_is_refused(spacing_mm):
+    labels = Volume(np.full((4, 4, 4), ORGAN.id, np.uint8), np.diag([*spacing_mm, 1.0]))
+    with pytest.raises(VolumeError, match=r"voxel spacing .*: expected 0.01 to 50 mm"):
+        solids(labels, None, [ORGAN])
+
+
+def test_a_surface_of_too_many_points_is_refused_before_it_is_sampled(monkeypatch):
+    voxels = np.indices((24, 24, 24)).sum(0) % 2 * ORGAN.id  # a chequerboard: six faces a voxel, 1600 points a face
+    monkeypatch.setattr(grown.np, "argwhere", None)
+    with pytest.raises(VolumeError, match=r"6912 voxels takes 6.64e\+07 points, expected at most 16777216"):
+        solids(Volume(voxels.astype(np.uint8), np.diag([50.0, 50, 50, 1])), None, [ORGAN])
+
+
+def test_the_structures_share_the_points_there_are(monkeypatch):
+    voxels = np.zeros((9, 4, 4), np.uint8)
+    voxels[1:3, 1:3, 1:3], voxels[6:8, 1:3, 1:3] = ORGAN.id, 9
+    labels, both = Volume(voxels, np.diag([5.0, 5, 5, 1])), [ORGAN, replace(ORGAN, id=9, name="other")]
+    monkeypatch.setattr(grown, "MAX_SURFACE_POINTS", 2 * 24 * 4 * 4)  # each has 24 faces of 5 mm, sampled 4 x 4 times
+    assert {len(solid.surface_mm) for solid in solids(labels, None, both).values()} == {24 * 4 * 4}
+    monkeypatch.setattr(grown, "MAX_SURFACE_POINTS", 2 * 24 * 4 * 4 - 1)
+    with pytest.raises(VolumeError, match="takes 384 points, expected at most 383 of the 767"):
+        solids(labels, None, both)
 
 
 def test_a_negative_growth_is_refused():

@@ -7,6 +7,7 @@ from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
 from threedme_ros.anatomy import Anatomy, Structure
+from threedme_ros.geometry import margins
 from threedme_ros.geometry.margins import dilated, obstacle_points, packed, unpacked, widening
 from threedme_ros.volume import Volume
 
@@ -91,6 +92,37 @@ def test_low_confidence_widens_and_never_narrows():
     points = obstacle_points(labels, confidence, table(3.0)) * 1e3 - centre
     assert points[:, 0].min() == pytest.approx(-25, abs=0.5)
     assert points[:, 0].max() == pytest.approx(23, abs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("spacing", "margin_mm", "step"),
+    [((0.1, 0.1, 0.1), 5.0, 2), ((1.0, 1.0, 1.0), 100.0, 4), ((0.02, 1.0, 1.0), 3.0, 5)],
+)
+def test_a_margin_of_many_voxels_reaches_as_far_and_no_less(spacing, margin_mm, step):
+    voxels = np.zeros((40, 20, 20), np.uint8)
+    voxels[10:31, 5:15, 5:15] = 1  # neither end at a block's
+    points = obstacle_points(Volume(voxels, np.diag([*spacing, 1.0])), None, table(margin_mm)) * 1e3
+    low, high = 9.5 * spacing[0] - points[:, 0].min(), points[:, 0].max() - 30.5 * spacing[0]
+    assert margin_mm - 1e-3 <= min(low, high)
+    assert max(low, high) <= margin_mm + step * spacing[0]
+
+
+def test_what_is_computed_does_not_grow_with_how_fine_the_voxels_are(monkeypatch):
+    sizes = []
+    monkeypatch.setattr(margins, "packed", lambda mask: sizes.append(mask.shape) or packed(mask))
+    voxels = np.zeros((6000, 4, 4), np.uint8)
+    voxels[2000:3000, 1:-1, 1:-1] = 1
+    for spacing in ((0.1, 0.1, 0.1), (0.01, 1.0, 1.0), (0.0005, 30.0, 30.0)):
+        assert len(obstacle_points(Volume(voxels, np.diag([*spacing, 1.0])), None, table(3.0)))
+    assert sizes and max(np.prod(size) for size in sizes) < 4e7  # 4 MB a packed array
+
+
+def test_the_least_confident_voxel_of_a_block_counts():
+    labels, centre = sphere(np.diag([0.1, 0.1, 0.1]), radius_mm=3, room_mm=4)
+    confidence = np.full(labels.shape, 255, np.uint8)
+    confidence[::2] = 0
+    points = obstacle_points(labels, labels.with_voxels(confidence), table(5.0)) * 1e3 - centre
+    assert np.linalg.norm(points, axis=1).min() >= 3 + 5 + 2 - 0.1
 
 
 def test_bad_arguments_are_named():

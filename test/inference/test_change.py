@@ -14,6 +14,14 @@ def test_block_means_are_means_of_4_cubed_voxels_and_of_fewer_at_the_high_end() 
     np.testing.assert_allclose(means[2, 1, 1], x[8:, 4:, 4:].mean(), rtol=1e-5)
 
 
+@pytest.mark.parametrize("shape", [(2, 8, 6), (9, 3, 1), (1, 1, 1)])
+def test_a_volume_thinner_than_a_block_is_one_block_thick(shape) -> None:
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    means = block_means(x)
+    assert means.shape == tuple(-(-n // BLOCK) for n in shape)
+    np.testing.assert_allclose(means[0, 0, 0], x[:4, :4, :4].mean(), rtol=1e-5)
+
+
 def test_noise_is_no_change_and_a_thin_instrument_is_one() -> None:
     rng = np.random.default_rng(0)
     x = rng.uniform(-1, 0, (64, 64, 64)).astype(np.float32)

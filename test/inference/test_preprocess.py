@@ -146,6 +146,33 @@ def test_non_finite_voxels_are_refused(value: float) -> None:
         prepare(volume, PREPROCESSING)
 
 
+OUT_OF_REACH = [
+    ([0, 1e-45], "f4", r"voxels from 0 to 1\.4013e-45, mostly"),
+    ([1e-40, 3e-40, 2e-40], "f4", "to 3e-40"),
+    ([0, 5e-324], "f8", "voxels from 0 to 4.94066e-324"),
+    ([0, 1e300, 5e299, 1], "f8", r"voxels from 0 to 1e\+300"),
+    ([1, 1.7e308], "f8", r"voxels from 1 to 1\.7e\+308"),
+    ([1, 1 + 2e-16], "f8", "voxels from 1 to 1, mostly"),
+]
+
+
+@pytest.mark.parametrize(("values", "dtype", "reason"), OUT_OF_REACH, ids=[reason for *_, reason in OUT_OF_REACH])
+@pytest.mark.filterwarnings("error")
+def test_intensities_that_float32_cannot_tell_apart_are_refused(values, dtype: str, reason: str) -> None:
+    voxels = np.resize(np.array(values, dtype), (8, 8, 8))
+    with pytest.raises(VolumeError, match=reason + ".*expected a range that float32 resolves"):
+        prepare(Volume(voxels, np.diag([2.0, 2, 2, 1])), PREPROCESSING)
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [([1e-30, 2e-30, 3e-30], "f4"), ([0, 3.4e38, 1e38], "f4"), ([-1e300, 1e300, 50], "f8"), ([2**64 - 1, 1], "u8")],
+)
+def test_intensities_at_the_ends_of_their_type_are_prepared_as_finite_ones(values, dtype: str) -> None:
+    x = prepare(Volume(np.resize(np.array(values, dtype), (8, 8, 8)), np.diag([2.0, 2, 2, 1])), PREPROCESSING).x
+    assert (x.min(), x.max()) == pytest.approx((-1, 1))
+
+
 def test_a_constant_volume_is_refused() -> None:
     with pytest.raises(VolumeError, match="every voxel is 7: expected an image"):
         prepare(Volume(np.full((8, 8, 8), 7, np.int16), np.diag([2.0, 2, 2, 1])), PREPROCESSING)
@@ -164,6 +191,43 @@ def test_a_ct_with_nothing_in_the_window_is_refused() -> None:
 def test_a_field_of_view_in_metres_or_micrometres_is_refused(spacing_mm, expected: str) -> None:
     with pytest.raises(VolumeError, match=expected):
         prepare(ct((64, 64, 64), spacing_mm), PREPROCESSING)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing_mm"),
+    [
+        ((4, 4, 2**24), (2.0, 2.0, 2.0)),  # a quarter of a megabyte, gzipped
+        ((2**26, 2, 2), (2.0, 2.0, 2.0)),
+        ((4097, 8, 8), (2.0, 2.0, 2.0)),
+        ((4096, 4096, 2), (2.0, 2.0, 2.0)),  # few voxels, were they not padded
+        ((60, 60, 60), (49.0, 49.0, 49.0)),  # 1470^3 at the model's spacing
+    ],
+)
+def test_more_than_the_network_can_see_is_refused_before_a_voxel_is_read(shape, spacing_mm) -> None:
+    voxels = np.broadcast_to(np.int8(1), shape)  # would be refused as constant
+    with pytest.raises(VolumeError, match="expected at most 4096 voxels along an axis and 268435456 in all"):
+        prepare(Volume(voxels, np.diag([*spacing_mm, 1.0])), PREPROCESSING)
+
+
+@pytest.mark.parametrize("shape", [(512, 512, 300), (256, 256, 256), (4096, 4, 4), (512, 512, 1024)])
+def test_large_volumes_of_bodies_are_taken(shape) -> None:
+    with pytest.raises(VolumeError, match="every voxel is 1"):  # all that is wrong with them
+        prepare(Volume(np.broadcast_to(np.int8(1), shape), np.diag([2.0, 2, 2, 1])), PREPROCESSING)
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing_mm"),
+    [
+        ((8, 8, 8), (100.0, 100.0, 100.0)),
+        ((8, 8, 8), (51.0, 3.0, 3.0)),
+        ((1000, 1000, 1000), (0.005, 0.05, 0.05)),
+        ((400, 8, 8), (0.02, 3.0, 3.0)),
+    ],
+)
+def test_a_spacing_no_scanner_has_is_refused(shape, spacing_mm) -> None:
+    volume = Volume(np.broadcast_to(np.int8(1), shape), np.diag([*spacing_mm, 1.0]))
+    with pytest.raises(VolumeError, match=r"voxel spacing .*: expected 0.01 to 50 mm, the largest at most 100 times"):
+        prepare(volume, PREPROCESSING)
 
 
 def test_what_the_checkpoint_was_not_made_for_is_said() -> None:

@@ -135,6 +135,23 @@ def test_a_refused_volume_leaves_the_segmenter_as_it_was(thresholds) -> None:
     np.testing.assert_array_equal(segmenter.segment(ct()).labels.voxels, before)
 
 
+@pytest.mark.parametrize("values", [[0, 1e-45], [0, 1e300], [np.nan, 1]])
+def test_voxels_that_are_no_numbers_to_a_network_never_reach_an_engine(thresholds, values) -> None:
+    engine = Fake()
+    segmenter = Segmenter(thresholds, engine=engine)
+    with pytest.raises(VolumeError, match="expected"):
+        segmenter.segment(ct().with_voxels(np.resize(np.array(values), ct().shape)))
+    assert (engine.shapes, segmenter.describe()["refused"]) == ([], "")
+
+
+@pytest.mark.parametrize("shape", [(64, 64, 2), (3, 64, 64), (2, 2, 2)])
+def test_a_slab_of_two_or_three_voxels_is_segmented(thresholds, shape) -> None:
+    voxels = np.full(shape, -1000, np.int16)
+    voxels[shape[0] // 2 :] = 60
+    labels = Segmenter(thresholds, engine="torch").segment(Volume(voxels, np.diag([2.0, 2, 2, 1]))).labels
+    np.testing.assert_array_equal(labels.voxels, voxels > 0)
+
+
 def test_warnings_of_the_preprocess_are_passed_on(thresholds) -> None:
     result = Segmenter(thresholds, engine=Fake()).segment(ct(spacing_mm=(2.0, 2.0, 12.0)))
     assert len(result.warnings) == 1

@@ -20,7 +20,7 @@ from threedme_ros.nodes.pipeline import Settings
 from threedme_ros.nodes.volume_worker import VolumeWorker
 from threedme_ros.nodes.watchdog import LeftBehind
 from threedme_ros.phantom import phantom
-from threedme_ros.volume import VolumeError
+from threedme_ros.volume import Volume, VolumeError
 
 ANATOMY = Anatomy([Structure(1, "bone", (250, 236, 180), 3.0, "no-go")])
 IMAGE = phantom((20, 16, 18), (18.0, 16.0, 24.0))[0]
@@ -71,6 +71,8 @@ class Keeper:
 
 class Bones:
     """Labels what is above 250 HU, once ``gate`` is open; raises ``error`` if it is set."""
+
+    checkpoint = SimpleNamespace(preprocessing=SimpleNamespace(spacing_mm=(3.0, 3.0, 3.0)))
 
     def __init__(self):
         self.gate, self.started, self.error = threading.Event(), threading.Event(), None
@@ -123,6 +125,16 @@ def wait(condition):
 
 def stamps(outlet):
     return [r.labels.header.stamp.sec for r in outlet.results]
+
+
+def test_the_size_of_the_work_is_told_as_soon_as_the_volume_is_decoded():
+    stages, settings = [], Settings(PerceptionParameters(), ANATOMY)
+    pipeline.process(good(1), Bones(), settings, lambda stage, size=0: stages.append((stage, size)))
+    # 20 x 16 x 18 voxels of 18 x 16 x 24 mm are 120 x 85 x 144 at 3 mm
+    assert stages == [(pipeline.DECODING, 0), (pipeline.NETWORK, 120 * 85 * 144), (pipeline.SURFACES, 0)]
+    fine = volume_message(Volume(IMAGE.voxels, np.diag([0.5, 0.5, 0.5, 1.0])), Time(sec=1))
+    pipeline.process(fine, Bones(), settings, lambda stage, size=0: stages.append((stage, size)))
+    assert stages[-2] == (pipeline.NETWORK, 20 * 16 * 18)
 
 
 def test_newest_volume_replaces_the_waiting_one_and_is_counted(rig):

@@ -52,14 +52,14 @@ def test_warm_up_counts_while_few_are_measured():
 
 def test_zero_gives_nothing_up(clock):
     watch = Watch(Limits(0.0, 600.0), Durations(), clock)
-    watch.begin("volume", 10)
+    watch.begin("volume")
     clock.now_s += 1e9
     assert watch.overdue(False) == watch.overdue(True) == ""
 
 
 def test_job_is_overdue_past_its_limit(watch, clock):
     assert (watch.overdue(False), watch.describe()) == ("", "idle")
-    watch.begin("volume", 10)
+    watch.begin("volume")
     clock.now_s += 29.0
     assert (watch.overdue(False), watch.describe()) == ("", "volume for 29.0 s of at most 30")
     clock.now_s += 2.0
@@ -69,7 +69,7 @@ def test_job_is_overdue_past_its_limit(watch, clock):
 
 
 def test_building_has_a_limit_of_its_own_and_the_job_starts_over_after_it(watch, clock):
-    watch.begin("volume", 10)
+    watch.begin("volume")
     clock.now_s += 20.0
     assert watch.overdue(True) == ""
     clock.now_s += 599.0
@@ -85,7 +85,7 @@ def test_building_has_a_limit_of_its_own_and_the_job_starts_over_after_it(watch,
 
 
 def test_a_job_that_was_given_up_goes_no_further(watch):
-    watch.begin("volume", 10)
+    watch.begin("volume")
     watch.enter("network")
     assert watch.stage == "network"
     watch.give_up()
@@ -96,10 +96,10 @@ def test_a_job_that_was_given_up_goes_no_further(watch):
 
 def test_an_outcome_belongs_to_one_side_only(watch):
     assert not watch.give_up()
-    watch.begin("volume", 10)
+    watch.begin("volume")
     assert watch.end()
     assert not watch.give_up()
-    watch.begin("volume", 10)
+    watch.begin("volume")
     assert watch.give_up()
     assert not watch.give_up()
     assert not watch.end()
@@ -108,7 +108,8 @@ def test_an_outcome_belongs_to_one_side_only(watch):
 def test_what_built_is_no_measure_of_what_a_volume_takes(clock):
     known = Durations()
     watch = Watch(LIMITS, known, clock)
-    watch.begin("volume", 1000)
+    watch.begin("volume")
+    watch.enter("network", 1000)
     clock.now_s += 20.0
     watch.overdue(True)
     assert watch.end()
@@ -116,10 +117,23 @@ def test_what_built_is_no_measure_of_what_a_volume_takes(clock):
     clock.now_s += 20.0
     assert watch.end()
     assert known.limit_s(LIMITS, 1000) == 30.0
-    watch.begin("volume", 1000)
+    watch.begin("volume")
+    watch.enter("decoding")
+    watch.enter("network", 1000)
     clock.now_s += 20.0
+    watch.enter("surfaces")
     assert watch.end()
     assert known.limit_s(LIMITS, 1000) == 200.0
+
+
+def test_the_limit_grows_once_a_job_is_known_to_be_large(clock):
+    watch = Watch(LIMITS, durations((4.0, 1000)), clock)
+    watch.begin("volume")
+    assert watch.describe() == "volume for 0.0 s of at most 40"
+    watch.enter("network", 5000)
+    assert watch.describe() == "volume for 0.0 s of at most 200"
+    watch.enter("surfaces")
+    assert watch.describe() == "volume for 0.0 s of at most 200"
 
 
 def test_within_hands_on_results_and_errors():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from threedme_ros.anatomy import Anatomy, Structure
-from threedme_ros.pictures.overlay import BACKGROUND, overlay_rgb
+from threedme_ros.pictures.overlay import BACKGROUND, MAX_ASPECT, overlay_rgb
 from threedme_ros.pictures.planes import (
     CT_WINDOW_HU,
     grey_window,
@@ -71,6 +71,17 @@ def test_overlay_of_nothing_is_the_grey_image():
     picture = overlay_rgb(image, image.with_voxels(np.zeros(image.shape, np.uint8)), TABLE, height=120)
     grey = picture[40, 14:50]
     assert (grey[:, 0] == grey[:, 1]).all() and np.ptp(grey) > 20
+
+
+@pytest.mark.parametrize(("axis", "shape"), [(0, (120, 960)), (1, (120, 146)), (2, (120, 54))])
+def test_a_long_thin_volume_is_drawn_smaller_rather_than_wider(axis, shape):
+    voxels = np.zeros(np.roll((700, 4, 4), axis), np.uint8)
+    affine = np.diag([*np.roll((30.0, 3.0, 3.0), axis), 1.0])  # 21 m by 12 mm by 12 mm
+    labels = Volume(voxels, affine)
+    image = labels.with_voxels(np.arange(voxels.size, dtype=np.int16).reshape(voxels.shape))
+    picture = overlay_rgb(image, labels, TABLE, height=120)
+    assert picture.shape[1] <= MAX_ASPECT * 120 + 3 and picture.shape[0] == 120
+    assert picture.shape[:2] == pytest.approx(shape, abs=3)
 
 
 def test_window_is_fixed_for_ct_and_follows_the_values_otherwise():

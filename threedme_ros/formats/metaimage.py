@@ -25,7 +25,7 @@ _SYNONYMS = {
     "BinaryDataByteOrderMSB": "ElementByteOrderMSB", "Position": "Offset", "Origin": "Offset",
     "Rotation": "TransformMatrix", "Orientation": "TransformMatrix",
 }  # fmt: skip
-_INFLATE_STEP = 1 << 20
+_INPUT_STEP, _OUTPUT_STEP = 1 << 16, 1 << 20
 
 
 def decode(data: memoryview, max_voxels: int, frame_id: str, voxels: memoryview | None = None) -> Volume:
@@ -120,18 +120,20 @@ def _inflated(data: memoryview, size: int) -> bytearray:
     """Exactly ``size`` bytes out of one zlib stream."""
     if size > len(data) * MAX_RATIO:
         raise VolumeIOError(f"truncated: {size} bytes claimed, {len(data)} compressed bytes cannot hold them")
-    inflate, out, rest = zlib.decompressobj(47), bytearray(size), data  # zlib's wrapper, or gzip's
+    inflate, out = zlib.decompressobj(47), bytearray(size)  # zlib's wrapper, or gzip's
     filled = 0
     try:
-        while filled < size and not inflate.eof and rest:
-            piece = inflate.decompress(rest, min(size - filled, _INFLATE_STEP))
-            out[filled : filled + len(piece)] = piece
-            filled, rest = filled + len(piece), inflate.unconsumed_tail
-        more = inflate.decompress(rest, 1) if not inflate.eof else b""
+        for start in range(0, len(data), _INPUT_STEP):  # small pieces: zlib copies what it has not yet consumed
+            rest = data[start : start + _INPUT_STEP]
+            while rest and not inflate.eof and filled <= size:
+                piece = inflate.decompress(rest, min(size + 1 - filled, _OUTPUT_STEP))  # one more shows that there are
+                out[filled : filled + len(piece)] = piece[: size - filled]
+                filled, rest = filled + len(piece), inflate.unconsumed_tail
+            if inflate.eof or filled > size:
+                break
     except zlib.error as error:
         raise VolumeIOError(f"damaged zlib stream: {error}") from error
-    if filled < size or not inflate.eof or more:
-        raise VolumeIOError(
-            f"MetaImage compressed data of {filled}{'+' if more else ''} bytes: expected {size}, all there"
-        )
+    if filled != size or not inflate.eof:
+        found = f"{size}+" if filled > size else filled
+        raise VolumeIOError(f"MetaImage compressed data of {found} bytes: expected {size}, all there")
     return out

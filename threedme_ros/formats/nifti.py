@@ -90,8 +90,12 @@ def _read_header(head: bytes, max_voxels: int) -> tuple[VoxelBlock, int]:
     slope, inter = float(header["scl_slope"]), float(header["scl_inter"])
     if slope == 0 or np.isnan(slope):  # the standard's "no scaling"
         slope, inter = 1.0, 0.0
-    if not np.isfinite((slope, inter)).all():
-        raise VolumeIOError(f"NIfTI scl_slope {slope}, scl_inter {inter}: expected finite numbers")
+    with np.errstate(all="ignore"):
+        scaling = np.array((slope, inter), np.float32)  # what voxels are scaled with; NIfTI-2 has them in float64
+    if not np.isfinite(scaling).all() or scaling[0] == 0:
+        raise VolumeIOError(
+            f"NIfTI scl_slope {slope:g}, scl_inter {inter:g}: expected finite numbers in float32, the slope not 0"
+        )
     with np.errstate(all="ignore"):  # whatever overflows or is no number is refused as such
         affine = _affine_mm(header)
     return VoxelBlock(shape, dtype, affine, slope, inter), int(offset)

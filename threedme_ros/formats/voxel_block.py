@@ -42,9 +42,15 @@ class VoxelBlock:
         voxels = np.frombuffer(data, self.dtype, math.prod(self.shape), offset).reshape(self.shape, order="F")
         if (self.slope, self.inter) != (1.0, 0.0):
             with np.errstate(all="ignore"):
-                voxels = voxels.astype(np.float32)
+                raw, voxels = voxels, voxels.astype(np.float32)
                 voxels *= np.float32(self.slope)
                 voxels += np.float32(self.inter)
+                made, stored = ((v.min(), v.max()) for v in (voxels, raw))  # which any NaN comes through
+            if not np.isfinite(made).all() and np.isfinite(stored).all():
+                raise VolumeIOError(
+                    f"slope {self.slope:g}, intercept {self.inter:g}, voxels as stored from {stored[0]:g} to "
+                    f"{stored[1]:g}: expected finite values in float32"
+                )
         elif not self.dtype.isnative or not voxels.flags.aligned:
             voxels = voxels.astype(self.dtype.newbyteorder("="), order="F")
         return Volume(voxels, self.affine, frame_id)

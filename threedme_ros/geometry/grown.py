@@ -31,10 +31,12 @@ from threedme_ros.geometry.contour import (
 from threedme_ros.geometry.lattice import THREADS, Lattice
 from threedme_ros.geometry.margins import LOW_CONFIDENCE_MM, widening
 from threedme_ros.geometry.surface import MAX_FACES, MIN_VOLUME_ML, Mesh, simplified, voxel_face_area
-from threedme_ros.volume import MM_PER_M, Grid, Volume
+from threedme_ros.volume import MM_PER_M, Grid, Volume, VolumeError, check_spacing
 
 TOLERANCE_MM = 0.1
 SAMPLE_MM = 1.25
+MAX_SURFACE_POINTS = 1 << 24
+"""Of all structures together, `SAMPLE_MM` apart; two square metres at 0.4 mm have as many. They take 100 bytes each."""
 FINE_FACES = 3.0  # contoured for each face kept
 THIN = 0.35  # the lattice step wanted, of the thickness of what is grown
 ATTEMPTS = 3
@@ -129,21 +131,24 @@ def solids(
     """Those of ``structures`` that are in ``labels`` (I, J, K) uint8, by name, without islands below ``min_volume_ml``.
 
     confidence: (I, J, K) uint8 on the same grid, 255 is certain, or None for certain everywhere.
+    Raises VolumeError for a spacing no scanner has, and where their surfaces take more than `MAX_SURFACE_POINTS`.
     """
+    check_spacing(labels.spacing_mm)
     structures = list(structures)
     lattice = Lattice.of(labels)
     certain = None if confidence is None else lattice.alongside(confidence)
     boxes = find_objects(lattice.voxels, max_label=max((s.id for s in structures), default=0))
-    found = {}
+    found, room = {}, MAX_SURFACE_POINTS
     for structure in structures:
         if (box := boxes[structure.id - 1]) is not None:
-            solid = _solid(lattice, certain, structure, box, min_volume_ml, low_confidence_mm)
+            solid = _solid(lattice, certain, structure, box, min_volume_ml, low_confidence_mm, room)
             if solid is not None:
                 found[structure.name] = solid
+                room -= len(solid.surface_mm)
     return found
 
 
-def _solid(lattice, certain, structure, box, min_volume_ml: float, low_confidence_mm: float) -> Solid | None:
+def _solid(lattice, certain, structure, box, min_volume_ml: float, low_confidence_mm: float, room: int) -> Solid | None:
     mask = _without_islands(lattice.voxels[box] == structure.id, min_volume_ml / lattice.grid.voxel_volume_ml)
     if not mask.any():
         return None
@@ -152,7 +157,7 @@ def _solid(lattice, certain, structure, box, min_volume_ml: float, low_confidenc
     affine = np.array(lattice.affine)
     affine[:3, 3] = lattice.grid.to_mm(corner[None])[0]
     grid = Grid(mask.shape, affine)
-    surface, voxel = _face_points(mask, np.array(grid.spacing_mm))
+    surface, voxel = _face_points(mask, np.array(grid.spacing_mm), room)
     share = np.full(len(voxel), CERTAIN, np.uint8) if certain is None else certain[tuple((voxel + corner).T)]
     return Solid(
         structure=structure,
@@ -164,9 +169,21 @@ def _solid(lattice, certain, structure, box, min_volume_ml: float, low_confidenc
     )
 
 
-def _face_points(mask: np.ndarray, spacing_mm: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Points (N, 3) in voxel indices, even over every exposed face of ``mask``, and the voxel (N, 3) of each."""
-    parts = np.maximum(1, np.ceil(spacing_mm / SAMPLE_MM)).astype(int)
+def _face_points(mask: np.ndarray, spacing_mm: np.ndarray, room: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points (N, 3) in voxel indices, even over every exposed face of ``mask``, and the voxel (N, 3) of each.
+
+    VolumeError if they are more than ``room``.
+    """
+    parts = np.maximum(1.0, np.ceil(spacing_mm / SAMPLE_MM))
+    faces = np.array([np.count_nonzero(mask != np.roll(mask, 1, axis)) for axis in range(3)])
+    count = float((faces * parts.prod() / parts).sum())
+    if count > room:
+        spacing = ", ".join(f"{s:.4g}" for s in spacing_mm)
+        raise VolumeError(
+            f"voxel spacing ({spacing}) mm: the surface of {np.count_nonzero(mask)} voxels takes {count:.3g} points, "
+            f"expected at most {room} of the {MAX_SURFACE_POINTS} for all structures; are the units mm?"
+        )
+    parts = parts.astype(int)
     along = [(np.arange(n) + 0.5) / n - 0.5 for n in parts]
     points, voxels = [], []
     for axis in range(3):

@@ -45,6 +45,16 @@ class Lattice:
         voxels = self.voxels.astype(np.uint8, copy=False)
         return np.frombuffer(voxels.tobytes().translate(table.tobytes()), np.uint8).reshape(voxels.shape)
 
+    def coarser(self, steps: tuple[int, int, int], pool: np.ufunc) -> Lattice:
+        """Of blocks of ``steps`` voxels along each axis, each ``pool`` of its voxels; the last may hold fewer."""
+        voxels = self.voxels
+        for axis, step in enumerate(steps):
+            if step > 1:
+                voxels = pool.reduceat(voxels, np.arange(0, voxels.shape[axis], step), axis)
+        to_here = np.diag([*steps, 1.0])
+        to_here[:3, 3] = (np.array(steps) - 1) / 2
+        return Lattice(voxels, self.affine @ to_here, self.axes)
+
     @property
     def grid(self) -> Grid:
         return Grid(self.voxels.shape, self.affine)

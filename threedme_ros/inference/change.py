@@ -17,8 +17,9 @@ _TOUCHING = np.ones((3, 3, 3), bool)
 
 def block_means(x: np.ndarray) -> np.ndarray:
     """(D, H, W) float32 -> (ceil(D/4), ceil(H/4), ceil(W/4)) float32; blocks at the high end may be smaller."""
+    kernel = tuple(min(BLOCK, n) for n in x.shape)  # torch refuses one that is larger than what it averages
     with torch.inference_mode():
-        return F.avg_pool3d(torch.from_numpy(x)[None], BLOCK, ceil_mode=True)[0].numpy()
+        return F.avg_pool3d(torch.from_numpy(x)[None], kernel, BLOCK, ceil_mode=True)[0].numpy()
 
 
 def changed_blocks(before: np.ndarray, after: np.ndarray, threshold: float, reach: int = 1) -> np.ndarray:

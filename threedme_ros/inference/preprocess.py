@@ -7,6 +7,7 @@ the transpose of the volume's RAS+ view. Spacing is always written x=R, y=A, z=S
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 
 from threedme_ros.inference.label_resampling import nearest, resample_labels
 from threedme_ros.inference.planes import planes
-from threedme_ros.volume import Grid, Reorientation, Volume, VolumeError
+from threedme_ros.volume import Grid, Reorientation, Volume, VolumeError, check_spacing
 
 if TYPE_CHECKING:
     from threedme_ros.model.config import Preprocessing
@@ -25,8 +26,12 @@ PADDING_VALUE = -1.0
 """What the network sees outside the volume: air in CT, background elsewhere."""
 
 CT_BELOW_HU = -200.0
-MIN_MODEL_VOXELS_PER_AXIS = 2
+MIN_MODEL_VOXELS_PER_AXIS, MAX_MODEL_VOXELS_PER_AXIS = 2, 4096
+"""12 m at 3 mm, 2 m at 0.5: a body fits, a row of a million voxels does not."""
 MAX_MODEL_VOXELS = 2**28
+"""Padding included: thin volumes cost what the network sees of them."""
+WINDOW_STEP = 32
+"""Windows are padded up to a multiple of it, or less."""
 COARSE_SPACING_MM = 10.0
 TILT_WARNING_DEG = 30.0
 SHEAR_WARNING_COSINE = 0.02
@@ -59,12 +64,14 @@ def prepare(volume: Volume, preprocessing: Preprocessing, modality: str = "auto"
 
     modality: "ct" clips to ``preprocessing.ct_window_hu``; "other" to ``preprocessing.percentiles`` of the non-zero
     voxels; "auto" is "ct" if any voxel lies below -200 (fat, lung and air do in HU; MR and ultrasound do not).
-    Raises VolumeError for non-finite or constant voxels, and for a field of view the model's spacing cannot cover.
+    Raises VolumeError for non-finite or constant voxels, values that float32 cannot tell apart or hold, a spacing no
+    scanner has, and a field of view the model's spacing cannot cover. What it returns is finite, always.
     """
     if modality not in MODALITIES:
         raise ValueError(f"modality {modality!r}: expected one of {MODALITIES}")
     canonical, reorientation = volume.reoriented("RAS")
     grid = canonical.grid.scaled(_model_shape(canonical.grid, preprocessing.spacing_mm))
+    check_spacing(canonical.spacing_mm)
     lowest, highest = _finite_range(canonical.voxels)
     warnings = _grid_warnings(canonical.grid)
     if modality == "ct" and lowest >= CT_BELOW_HU:
@@ -79,6 +86,7 @@ def prepare(volume: Volume, preprocessing: Preprocessing, modality: str = "auto"
             )
     else:
         low, high = _percentile_window(canonical.voxels, preprocessing.percentiles, lowest, highest)
+    _check_window(low, high, lowest, highest)
 
     source = canonical.voxels.T  # [i=R, j=A, k=S] -> (D=S, H=A, W=R)
     width, height, depth = grid.shape
@@ -89,7 +97,14 @@ def prepare(volume: Volume, preprocessing: Preprocessing, modality: str = "auto"
         x[first : first + step] = rescale(slab, (len(slab), height, width))
     x = rescale(x, (depth, height, width))
     np.clip(x, -1, 1, out=x)
+    if not np.isfinite(x.sum()):  # of values in [-1, 1]: only one that is no number makes it none
+        raise VolumeError(f"voxels from {lowest:g} to {highest:g}: expected values that stay finite in float32")
     return Prepared(x, grid, canonical.grid, reorientation, modality, warnings)
+
+
+def model_voxels(volume: Volume, preprocessing: Preprocessing) -> int:
+    """How many voxels `prepare` would make of ``volume``. Raises VolumeError for too many, or too few."""
+    return prod(_model_shape(volume.reoriented("RAS")[0].grid, preprocessing.spacing_mm))
 
 
 def rescale(x: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
@@ -144,10 +159,11 @@ def _model_shape(grid: Grid, spacing_mm: tuple[float, float, float]) -> tuple[in
         least = " x ".join(f"{MIN_MODEL_VOXELS_PER_AXIS * s:g}" for s in spacing_mm)
         raise VolumeError(f"field of view {text} mm (R, A, S): expected at least {least} mm; are the units mm?")
     # the in-plane pass runs first, so the larger of both depths is what has to fit
-    if shape[0] * shape[1] * max(shape[2], grid.shape[2]) > MAX_MODEL_VOXELS:
+    seen = prod(-(-n // WINDOW_STEP) * WINDOW_STEP for n in (*shape[:2], max(shape[2], grid.shape[2])))
+    if max(shape) > MAX_MODEL_VOXELS_PER_AXIS or seen > MAX_MODEL_VOXELS:
         raise VolumeError(
-            f"field of view {text} mm (R, A, S): expected at most {MAX_MODEL_VOXELS} voxels at the model's spacing "
-            f"{tuple(spacing_mm)} mm; are the units mm?"
+            f"field of view {text} mm (R, A, S): expected at most {MAX_MODEL_VOXELS_PER_AXIS} voxels along an axis and "
+            f"{MAX_MODEL_VOXELS} in all at the model's spacing {tuple(spacing_mm)} mm; are the units mm?"
         )
     return tuple(shape)
 
@@ -183,9 +199,21 @@ def _percentile_window(
     step = max(1, round((voxels.size / PERCENTILE_SAMPLES) ** (1 / 3)))
     sample = voxels[::step, ::step, ::step]
     sample = sample[sample != 0].astype(np.float64)
-    low, high = np.percentile(sample, percentiles) if sample.size else (lowest, highest)
+    with np.errstate(all="ignore"):  # between values near the end of float64; what is no number is refused as such
+        low, high = np.percentile(sample, percentiles) if sample.size else (lowest, highest)
     # a mask or an almost empty image has no spread among its non-zero voxels
     return (float(low), float(high)) if low < high else (lowest, highest)
+
+
+def _check_window(low: float, high: float, lowest: float, highest: float) -> None:
+    """VolumeError unless `_normalise` maps ``low`` to ``high`` to numbers in float32."""
+    with np.errstate(all="ignore"):
+        ends = np.array((low, high), np.float32)
+        scale = np.float32(2 / np.float64(high - low))
+    if not (np.isfinite(ends).all() and ends[0] < ends[1] and np.isfinite(scale)):
+        raise VolumeError(
+            f"voxels from {lowest:g} to {highest:g}, mostly {low:g} to {high:g}: expected a range that float32 resolves"
+        )
 
 
 def _normalise(slab: np.ndarray, low: float, high: float) -> np.ndarray:

@@ -15,6 +15,7 @@ from threedme_ros.geometry.anatomy_geometry import anatomy_geometry
 from threedme_ros.geometry.margins import obstacle_points
 from threedme_ros.geometry.surface import PointCloud, surface_points
 from threedme_ros.inference.incremental import IncrementalSegmenter
+from threedme_ros.inference.preprocess import model_voxels
 from threedme_ros.inference.segmenter import Segmentation, Segmenter
 from threedme_ros.nodes.messages import image_message, trace_message, volume_from_message, volume_message
 from threedme_ros.nodes.parameters import PerceptionParameters
@@ -63,12 +64,16 @@ def process(
     message: CompressedImage,
     segmenter: Segmenter | IncrementalSegmenter,
     settings: Settings,
-    enter: Callable[[str], None] = lambda stage: None,
+    enter: Callable[..., None] = lambda stage, size=0: None,
 ) -> Results:
-    """Raises VolumeError for a volume that is refused. enter(stage): hears of each stage before it begins."""
+    """Raises VolumeError for a volume that is refused.
+
+    enter(stage, size): hears of each stage before it begins, and of the voxels of the work as soon as they are known:
+    those of the volume, or of what the network sees of it if they are more.
+    """
     enter(DECODING)
     volume = volume_from_message(message, max_voxels=settings.parameters.max_voxels)
-    enter(NETWORK)
+    enter(NETWORK, max(volume.voxels.size, model_voxels(volume, segmenter.checkpoint.preprocessing)))
     segmentation = segmenter.segment(volume)
     enter(SURFACES)
     header, anatomy = message.header, settings.anatomy

@@ -177,7 +177,7 @@ class VolumeWorker:
     def _run(self, watch: Watch, job: CompressedImage | object) -> None:
         """On the worker's thread: whatever happens, it lives on and a volume is counted."""
         is_volume = isinstance(job, CompressedImage)
-        watch.begin(VOLUME if is_volume else NAMES[id(job)], len(job.data) if is_volume else 0)
+        watch.begin(VOLUME if is_volume else NAMES[id(job)])
         try:
             if self._standby is None:  # taken after a hang
                 watch.enter(STANDBY)

@@ -71,12 +71,12 @@ class Durations:
             self._warm_up_s = seconds
 
     def learn(self, seconds: float, size: int) -> None:
-        """size: of the job, in bytes."""
+        """size: of the job, in voxels."""
         with self._lock:
             self._kept.append((seconds, size))
 
     def limit_s(self, limits: Limits, size: int) -> float:
-        """What a job of ``size`` bytes may take; infinity for ever."""
+        """What a job of ``size`` voxels may take, 0 while that is not known; infinity for ever."""
         if not limits.hang_after_s:
             return float("inf")
         with self._lock:
@@ -109,19 +109,22 @@ class Watch:
         """A job is under way and not given up."""
         return self._began_s is not None and not self.given_up
 
-    def begin(self, what: str, size: int = 0) -> None:
-        """The thread starts on a job of ``size`` bytes; with 0 its duration says nothing about others."""
+    def begin(self, what: str) -> None:
+        """The thread starts on a job. Unless `enter` is told its size, its duration says nothing about others."""
         with self._lock:
             self._began_s = self._phase_s = self._clock()
-            self.what, self._size, self._built, self._building = what, size, False, False
+            self.what, self._size, self._built, self._building = what, 0, False, False
             self.stage = ""
 
-    def enter(self, stage: str) -> None:
-        """The job comes to ``stage``; HangError if it was given up before that, so that it goes no further."""
+    def enter(self, stage: str, size: int = 0) -> None:
+        """The job comes to ``stage``; HangError if it was given up before that, so that it goes no further.
+
+        size: of the job, in voxels, once that is known. (A message's bytes say little: zeros compress a thousandfold.)
+        """
         with self._lock:
             if self.given_up:
                 raise HangError(f"{stage}: given up before")
-            self.stage = stage
+            self.stage, self._size = stage, size or self._size
 
     def end(self) -> bool:
         """The thread is done with it. False if it was given up: then its outcome is not the thread's to tell."""

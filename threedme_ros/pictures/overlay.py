@@ -12,6 +12,8 @@ from threedme_ros.pictures.planes import Plane, grey, grey_window, outline, resi
 from threedme_ros.volume import Volume
 
 HEIGHT = 480
+MAX_ASPECT = 8
+"""Width over height, at most: a body of 500 mm in a slab of 20 is 5; a row of voxels is drawn smaller instead."""
 GAP = 12
 LETTER_PIXELS = 20
 BACKGROUND = (10, 12, 18)
@@ -29,12 +31,16 @@ def overlay_rgb(
 ) -> np.ndarray:
     """(height, width, 3) uint8 sRGB: axial, coronal, sagittal, side by side at one scale with square millimetres.
 
+    They fill the height, unless that would make them wider than `MAX_ASPECT` heights.
+
     Radiological convention: the patient's right is on the LEFT of the axial and coronal planes. The planes go through
     the labelled centroid, or the canonical voxel ``at`` = (i=R, j=A, k=S). labels: uint8 on the volume's grid.
     """
     planes = three_planes(volume, labels, at)
     window, colours = grey_window(planes), anatomy.colour_map()
-    mm_per_pixel = max(p.size_mm[0] for p in planes) / (height - 2 * GAP)
+    tallest_mm, together_mm = max(p.size_mm[0] for p in planes), sum(p.size_mm[1] for p in planes)
+    room = height - 2 * GAP, MAX_ASPECT * height - (len(planes) + 1) * GAP
+    mm_per_pixel = max(tallest_mm / room[0], together_mm / room[1])
     panels = [panel(p, window, colours, p.pixels_at(mm_per_pixel)) for p in planes]
     width = sum(p.shape[1] for p in panels) + GAP * (len(panels) + 1)
     canvas = np.empty((height, width, 3), np.uint8)

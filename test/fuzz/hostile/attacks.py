@@ -39,6 +39,9 @@ def _nifti() -> dict[str, bytes]:
         "offset-64-bit": with_(168, "<q", 2**62, of=1),
         "extension-of-2-gb": with_(348, "<4B2i", 1, 0, 0, 0, 2**31 - 1, 6, of=5)[:-1],
         "slope-infinite": with_(112, "<f", float("inf")),
+        "slope-infinite-in-float32": with_(176, "<d", 1e300, of=1),
+        "slope-zero-in-float32": with_(176, "<d", 1e-300, of=1),
+        "slope-makes-infinite-voxels": with_(112, "<f", 3e38, of=6),
         "gzip-announced-as-plain": gzip.compress(good[0], mtime=0),
     }
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import random
 import struct
+from collections.abc import Callable
 from functools import partial
+
+import numpy as np
 
 from threedme_ros.volume import Volume, VolumeError
 from threedme_ros.volume_io import read_volume, volume_from_bytes
@@ -13,6 +18,8 @@ from . import seeds, structure
 from .decoder import MAX_VOXELS, Decoder, check_volume, from_file
 from .mutation import Mutator, mutate_bytes, text_mutator
 
+NIFTI_FLOATS = (16, 64)
+"""Their codes in the field datatype."""
 NRRD_WORDS = (
     "data file: /etc/passwd",
     "datafile: LIST",
@@ -64,6 +71,16 @@ def split_message(data: bytes):
     return message
 
 
+def decode_nifti(data: bytes, format: str) -> Volume:
+    """AssertionError if voxels stored as integers, which are all finite, became anything else."""
+    volume = volume_from_bytes(data, format, max_voxels=MAX_VOXELS)
+    head = gzip.GzipFile(fileobj=io.BytesIO(data)).read(540) if format == "nifti; gzip" else data[:540]
+    order, size = next((o, s) for o in "<>" for s in (348, 540) if struct.unpack_from(f"{o}i", head) == (s,))
+    (code,) = struct.unpack_from(f"{order}h", head, 70 if size == 348 else 12)
+    assert code in NIFTI_FLOATS or np.isfinite(volume.voxels).all()
+    return volume
+
+
 def decode_message(message) -> Volume:
     from threedme_ros.nodes.messages import volume_from_message
 
@@ -83,14 +100,14 @@ def message(data: bytes, rng: random.Random) -> bytes:
 
 
 def decoders() -> tuple[Decoder, ...]:
-    def plain(name: str, format: str, mutate: Mutator) -> Decoder:
-        decode = partial(volume_from_bytes, format=format, max_voxels=MAX_VOXELS)
+    def plain(name: str, decode: Callable, mutate: Mutator) -> Decoder:
         return Decoder(name, decode, (VolumeError,), check_volume, mutate, getattr(seeds, name))
 
+    nrrd = partial(volume_from_bytes, format="nrrd", max_voxels=MAX_VOXELS)
     return (
-        plain("nifti", "nifti", structure.nifti),
-        plain("nifti_gzip", "nifti; gzip", structure.gzipped(structure.nifti)),
-        plain("nrrd", "nrrd", structure.nrrd(NRRD_WORDS)),
+        plain("nifti", partial(decode_nifti, format="nifti"), structure.nifti),
+        plain("nifti_gzip", partial(decode_nifti, format="nifti; gzip"), structure.gzipped(structure.nifti)),
+        plain("nrrd", nrrd, structure.nrrd(NRRD_WORDS)),
         Decoder("message", decode_message, (VolumeError,), check_volume, message, seeds.message, prepare=split_message),
         from_file(
             "meta_image",
