@@ -126,7 +126,7 @@ class PlanningScene(Node):
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             if status.name == self._perception:
-                sources = next((int(v.value) for v in status.values if v.key == "volume_sources"), None)
+                sources = next((v.value for v in status.values if v.key == "volume_sources"), None)
                 well = status.level == DiagnosticStatus.OK
                 with self._lock:
                     self._plan.watch.heard(time.monotonic(), well=well, message=status.message, sources=sources)
@@ -209,11 +209,11 @@ class PlanningScene(Node):
         try:
             volumes = [volume_from_message(m, max_voxels=self._parameters.max_voxels) for m in (labels, confidence)]
             look, found = looked_at(*volumes, anatomy, next(self._keys), alarm)
+            with self._lock:
+                self._plan.observe(time.monotonic(), look, found)
         except Exception as error:  # the last anatomy stays, and ages
             self._warn(f"labels refused: {error}")
             return
-        with self._lock:
-            self._plan.observe(time.monotonic(), look, found)
         self._sender.offer(True)
 
     def _send(self, _: bool) -> None:
