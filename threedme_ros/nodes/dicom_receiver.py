@@ -36,6 +36,7 @@ from threedme_ros.nodes.event_log import EventLog
 from threedme_ros.nodes.messages import volume_message
 from threedme_ros.nodes.parameters import ParameterError, Parameters, declare_parameters, parameter, read_parameters
 from threedme_ros.nodes.qos import VOLUMES, publisher_events
+from threedme_ros.nodes.steady_timer import steady_timer
 from threedme_ros.nodes.tally import Tally
 from threedme_ros.volume import VolumeError
 from threedme_ros.volume_io import DEFAULT_MAX_VOXELS, FORMATS, write_volume
@@ -99,7 +100,7 @@ class DicomReceiver(Node):
         self._stop = threading.Event()
         self._assembler = threading.Thread(target=self._assemble, name="series assembly", daemon=True)
         self._assembler.start()
-        self.create_timer(DIAGNOSTICS_PERIOD_S, self._publish_diagnostics)
+        steady_timer(self, DIAGNOSTICS_PERIOD_S, self._publish_diagnostics)
 
     def close(self) -> None:
         self._scp.close()

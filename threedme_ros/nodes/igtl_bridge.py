@@ -43,6 +43,7 @@ from threedme_ros.nodes.parameters import (
     read_parameters,
 )
 from threedme_ros.nodes.qos import RESULTS, VOLUMES, publisher_events, subscription_events
+from threedme_ros.nodes.steady_timer import steady_timer
 from threedme_ros.nodes.tally import Tally
 from threedme_ros.nodes.worker import Worker
 from threedme_ros.volume import VolumeError
@@ -117,7 +118,7 @@ class IgtlBridge(Node):
             events = subscription_events(self, topic, RESULTS, warn, partial(self._sources.__setitem__, topic))
             self.create_subscription(kind, topic, worker.submit, RESULTS, event_callbacks=events)
         self.create_subscription(TransformStamped, "igtl/transform_out", self._send_transform, TRANSFORM_DEPTH)
-        self.create_timer(DIAGNOSTICS_PERIOD_S, self._publish_diagnostics)
+        steady_timer(self, DIAGNOSTICS_PERIOD_S, self._publish_diagnostics)
 
     def close(self) -> None:
         self._endpoint.close()

@@ -39,6 +39,7 @@ from threedme_ros.nodes.messages import anatomy_from_label_info, volume_from_mes
 from threedme_ros.nodes.parameters import ParameterError, declare_parameters, read_parameters
 from threedme_ros.nodes.planning_scene_parameters import PlanningSceneParameters
 from threedme_ros.nodes.qos import RESULTS, subscription_events
+from threedme_ros.nodes.steady_timer import steady_timer
 from threedme_ros.nodes.worker import Worker
 from threedme_ros.scene.belief import Belief
 from threedme_ros.scene.keeper import Keeper
@@ -95,8 +96,8 @@ class PlanningScene(Node):
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         self.create_service(Trigger, "~/registration_changed", self._on_registration_changed)
         self.create_service(Trigger, "~/accept", self._on_accept)
-        self.create_timer(TICK_S, self._tick)
-        self.create_timer(DIAGNOSTICS_PERIOD_S, self._publish_diagnostics)
+        steady_timer(self, TICK_S, self._tick)
+        steady_timer(self, DIAGNOSTICS_PERIOD_S, self._publish_diagnostics)
 
     def close(self) -> None:
         """The objects stay in the scene: without us, they are the last that is known."""
