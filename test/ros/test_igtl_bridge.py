@@ -174,6 +174,8 @@ def test_it_tells_how_it_is_in_simulated_time_without_a_clock(domain):
     [
         ({"role": "peer"}, "error: role 'peer': expected one of"),
         ({"host": "192.0.2.1"}, "cannot listen there"),
+        ({"host": "robot..local"}, "error: host 'robot..local', port 0: cannot listen there"),
+        ({"host": "robot..local", "role": "client"}, "error: host 'robot..local': no machine has such a name"),
         ({"frame_id": "''"}, "frame_id ''"),
         ({"port": 70000}, "port"),
     ],

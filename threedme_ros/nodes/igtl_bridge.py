@@ -156,10 +156,13 @@ class IgtlBridge(Node):
         host, port = self._parameters.host, self._parameters.port
         if self._parameters.role == "client":
             self._log.info("connecting", f"connecting to {host}:{port}")
-            return Client(self._links, host, port)
+            try:
+                return Client(self._links, host, port)
+            except ValueError as error:
+                raise ParameterError(f"host {host!r}: no machine has such a name: {error}") from error
         try:
             server = Server(self._links, host, port)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise ParameterError(f"host {host!r}, port {port}: cannot listen there: {error}") from error
         self._log.info("listening", f"listening on {host}:{server.port}", port=server.port)
         return server
