@@ -6,7 +6,6 @@ import pytest
 pytest.importorskip("rclpy")
 import rclpy
 from rclpy.clock import ClockType
-from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 
@@ -14,13 +13,10 @@ from threedme_ros.nodes import steady_timer as module
 from threedme_ros.nodes.steady_timer import steady_timer
 
 
-def test_it_fires_in_simulated_time_without_a_clock(monkeypatch):
-    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
-    context = Context()
-    rclpy.init(context=context, domain_id=95)
+def test_it_fires_in_simulated_time_without_a_clock(ros):
     simulated = [Parameter("use_sim_time", value=True)]
-    node = rclpy.create_node("simulated", context=context, parameter_overrides=simulated)
-    executor, fired = SingleThreadedExecutor(context=context), []
+    node = rclpy.create_node("simulated", context=ros, parameter_overrides=simulated)
+    executor, fired = SingleThreadedExecutor(context=ros), []
     executor.add_node(node)
     try:
         timer = steady_timer(node, 0.01, lambda: fired.append(node.get_clock().now().nanoseconds))
@@ -33,7 +29,6 @@ def test_it_fires_in_simulated_time_without_a_clock(monkeypatch):
     finally:
         executor.shutdown()
         node.destroy_node()
-        rclpy.shutdown(context=context)
 
 
 def test_no_node_has_a_timer_of_another_kind():

@@ -38,6 +38,7 @@ from threedme_ros.nodes.parameters import ParameterError, Parameters, declare_pa
 from threedme_ros.nodes.qos import VOLUMES, publisher_events
 from threedme_ros.nodes.steady_timer import steady_timer
 from threedme_ros.nodes.tally import Tally
+from threedme_ros.nodes.watchdog import LeftBehind
 from threedme_ros.volume import VolumeError
 from threedme_ros.volume_io import DEFAULT_MAX_VOXELS, FORMATS, write_volume
 
@@ -98,6 +99,7 @@ class DicomReceiver(Node):
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._scp = self._listen()
         self._stop = threading.Event()
+        self._left_behind = LeftBehind()
         self._assembler = threading.Thread(target=self._assemble, name="series assembly", daemon=True)
         self._assembler.start()
         steady_timer(self, DIAGNOSTICS_PERIOD_S, self._publish_diagnostics)
@@ -106,7 +108,14 @@ class DicomReceiver(Node):
         self._scp.close()
         self._stop.set()
         self._assembler.join(STOP_TIMEOUT_S)
+        if self._assembler.is_alive():
+            self._left_behind.add(self._assembler)
         self._log.flush(everything=True)
+
+    @property
+    def threads_left_behind(self) -> int:
+        """Threads that hang: the process cannot join them."""
+        return self._left_behind.count
 
     def stored(self, encoded: bytes, instance: str, association) -> bool:
         """On the association's thread. False: refused."""

@@ -45,6 +45,7 @@ from threedme_ros.nodes.parameters import (
 from threedme_ros.nodes.qos import RESULTS, VOLUMES, publisher_events, subscription_events
 from threedme_ros.nodes.steady_timer import steady_timer
 from threedme_ros.nodes.tally import Tally
+from threedme_ros.nodes.watchdog import LeftBehind
 from threedme_ros.nodes.worker import Worker
 from threedme_ros.volume import VolumeError
 from threedme_ros.volume_io import DEFAULT_MAX_VOXELS
@@ -112,6 +113,7 @@ class IgtlBridge(Node):
         limits = Limits(parameters.max_message_mb * BYTES_PER_MB, parameters.check_crc)
         self._links = Links(LinkSettings(limits, parameters.stall_timeout_s, parameters.max_clients), self)
         self._endpoint = self._open()
+        self._left_behind = LeftBehind()
         self._workers = [Worker(self._send_labels, "igtl labels"), Worker(self._send_surfaces, "igtl surfaces")]
         inputs = ((CompressedImage, "labels"), (MarkerArray, "anatomy/markers"))
         for (kind, topic), worker in zip(inputs, self._workers, strict=True):
@@ -123,8 +125,13 @@ class IgtlBridge(Node):
     def close(self) -> None:
         self._endpoint.close()
         for worker in self._workers:
-            worker.stop(STOP_TIMEOUT_S)
+            worker.stop(STOP_TIMEOUT_S, self._left_behind)
         self._log.flush(everything=True)
+
+    @property
+    def threads_left_behind(self) -> int:
+        """Threads that hang: the process cannot join them."""
+        return self._left_behind.count
 
     def connected(self, peer: str) -> None:
         self._log.info("connected", f"connected to {peer}", peer=peer)

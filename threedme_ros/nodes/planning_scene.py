@@ -40,6 +40,7 @@ from threedme_ros.nodes.parameters import ParameterError, declare_parameters, re
 from threedme_ros.nodes.planning_scene_parameters import PlanningSceneParameters
 from threedme_ros.nodes.qos import RESULTS, subscription_events
 from threedme_ros.nodes.steady_timer import steady_timer
+from threedme_ros.nodes.watchdog import LeftBehind
 from threedme_ros.nodes.worker import Worker
 from threedme_ros.scene.belief import Belief
 from threedme_ros.scene.keeper import Keeper
@@ -86,6 +87,7 @@ class PlanningScene(Node):
         self._apply = Caller(self, ApplyPlanningScene, "/apply_planning_scene")
         self._get = Caller(self, GetPlanningScene, "/get_planning_scene")
         self._clear = Caller(self, Empty, "/clear_octomap")
+        self._left_behind = LeftBehind()
         self._reader = Worker(self._read, "planning scene volumes")
         self._sender = Worker(self._send, "planning scene requests")
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -102,8 +104,13 @@ class PlanningScene(Node):
     def close(self) -> None:
         """The objects stay in the scene: without us, they are the last that is known."""
         for worker in (self._reader, self._sender):
-            worker.stop(STOP_TIMEOUT_S)
+            worker.stop(STOP_TIMEOUT_S, self._left_behind)
         self._log.flush(everything=True)
+
+    @property
+    def threads_left_behind(self) -> int:
+        """Threads that hang: the process cannot join them."""
+        return self._left_behind.count
 
     # What comes in.
 
