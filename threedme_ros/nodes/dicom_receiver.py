@@ -39,7 +39,7 @@ from threedme_ros.nodes.qos import VOLUMES, publisher_events
 from threedme_ros.nodes.steady_timer import steady_timer
 from threedme_ros.nodes.tally import Tally
 from threedme_ros.nodes.watchdog import LeftBehind
-from threedme_ros.volume import VolumeError
+from threedme_ros.volume import Volume, VolumeError
 from threedme_ros.volume_io import DEFAULT_MAX_VOXELS, FORMATS, write_volume
 
 POLL_S = 0.1
@@ -47,6 +47,10 @@ DIAGNOSTICS_PERIOD_S = 1.0
 STOP_TIMEOUT_S = 10.0
 ACKNOWLEDGE_TIMEOUT_S = 5.0
 BYTES_PER_MB = 1_000_000
+COUNTS = (
+    *("slices", "slices_refused", "series_published", "series_refused", "series_not_saved"),
+    "associations_refused",
+)
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class DicomReceiver(Node):
         if self._folder and self._folder.stat().st_mode & stat.S_IWOTH:
             raise ParameterError(f"save_folder {parameters.save_folder!r}: expected one that not all may write to")
         self._log = EventLog(self.get_logger())
-        self._tally = Tally("slices", "slices_refused", "series_published", "series_refused", "associations_refused")
+        self._tally = Tally(*COUNTS)
         self._store = SeriesStore(
             StoreSettings(
                 max_bytes=parameters.max_assembly_mb * BYTES_PER_MB,
@@ -180,7 +184,14 @@ class DicomReceiver(Node):
         said = f"series {series.tag}: {volume.shape} published, {took_ms} ms"
         self._log.info("series_published", said, series=series.tag, took_ms=took_ms)
         if self._folder:
-            write_volume(self._folder / f"{series.tag}_{stamp.sec}.{stamp.nanosec:09d}.nii.gz", volume)
+            self._save(volume, f"{series.tag}_{stamp.sec}.{stamp.nanosec:09d}.nii.gz", series)
+
+    def _save(self, volume: Volume, name: str, series: ClosedSeries) -> None:
+        try:
+            write_volume(self._folder / name, volume)
+        except (OSError, VolumeError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            self._refused("series_not_saved", f"series {series.tag} published, but not saved: {reason}")
 
     def _refused(self, what: str, reason: str) -> None:
         reason = " ".join(reason.split())[:500]
