@@ -6,14 +6,21 @@ association is negotiated, so the sender knows.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import socket
 import threading
+import weakref
 from dataclasses import dataclass
 from typing import Protocol
 
 MAX_PDU_BYTES = 1 << 17
 _PDU_HEADER_BYTES = 64
 """Room for what a peer may add to the PDU length we negotiated."""
+CONNECTIONS_AN_ASSOCIATION = 2
+"""Room for senders beyond `ScpSettings.max_associations`, which hear that these are too many; the rest is cut off."""
+_UNASKED = ("Sta2", "Sta13")
+"""Of a connection that ends (DICOM PS3.8, 9.2): nothing was requested, or what came was none of DICOM's."""
 SUCCESS, OUT_OF_RESOURCES, CANNOT_UNDERSTAND = 0x0000, 0xA700, 0xC000
 _UNBOUNDED = "1.2.840.10008.1.2.1.99"
 """Deflated Explicit VR: a small stream can expand without end."""
@@ -52,6 +59,7 @@ class DicomScp:
         self._lock = threading.Lock()
         self._open: dict = {}  # association -> its meter
         self._numbers = itertools.count(1)
+        self._connections: weakref.WeakSet[socket.socket] = weakref.WeakSet()  # from accept on, before they say a word
         ae = AE(ae_title=settings.ae_title)
         ae.require_called_aet = True
         ae.require_calling_aet = list(settings.allowed_calling_ae_titles)
@@ -70,9 +78,10 @@ class DicomScp:
             (evt.EVT_C_STORE, self._store),
             (evt.EVT_RELEASED, lambda event: self._ended(event, True)),
             (evt.EVT_ABORTED, lambda event: self._ended(event, False)),
-            (evt.EVT_CONN_CLOSE, lambda event: self._ended(event, False)),
+            (evt.EVT_CONN_CLOSE, self._closed),
         ]
         self._server = ae.start_server((settings.host, settings.port), block=False, evt_handlers=handlers)
+        self._server.verify_request = self._has_room  # socketserver asks it before it starts a thread
         self.port = self._server.socket.getsockname()[1]
 
     @property
@@ -81,7 +90,25 @@ class DicomScp:
             return len(self._open)
 
     def close(self) -> None:
+        """Also ends the connections: who is silent would keep its threads, and so the process, until its time is up."""
         self._server.shutdown()
+        for connection in self._connected():
+            with contextlib.suppress(OSError):  # it has just left
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def _connected(self) -> list[socket.socket]:
+        with self._lock:
+            return [connection for connection in self._connections if connection.fileno() >= 0]
+
+    def _has_room(self, connection: socket.socket, address: tuple) -> bool:
+        """On the thread that accepts; one that is refused is closed."""
+        count = len(self._connected())
+        if count >= CONNECTIONS_AN_ASSOCIATION * self._settings.max_associations:
+            self._taker.rejected(f"a connection from {address[0]} refused: {count} are open")
+            return False
+        with self._lock:
+            self._connections.add(connection)
+        return True
 
     def _opened(self, event) -> None:
         transport = event.assoc.dul.socket
@@ -119,6 +146,11 @@ class DicomScp:
             self._taker.rejected(f"a slice could not be taken ({type(error).__name__})")
             return CANNOT_UNDERSTAND
         return SUCCESS if taken else OUT_OF_RESOURCES
+
+    def _closed(self, event) -> None:
+        if event.assoc.dul.state_machine.current_state in _UNASKED:
+            event.assoc.dul.to_user_queue.put(None)  # its thread would go on waiting for the request of an association
+        self._ended(event, False)
 
     def _ended(self, event, orderly: bool) -> None:
         with self._lock:

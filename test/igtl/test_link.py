@@ -183,6 +183,68 @@ def test_a_bug_in_the_handling_costs_only_its_connection(server, recorder, monke
         wait_until(lambda: recorder.devices == [GOOD])
 
 
+@pytest.fixture
+def one_thread_too_few(monkeypatch):
+    """``one_thread_too_few(name)``: the next thread whose name begins so cannot be started."""
+    start = threading.Thread.start
+
+    def arm(name):
+        def refuse(thread):
+            if thread.name.startswith(name):
+                monkeypatch.setattr(threading.Thread, "start", start)
+                raise RuntimeError("can't start new thread")
+            start(thread)
+
+        monkeypatch.setattr(threading.Thread, "start", refuse)
+
+    return arm
+
+
+@pytest.mark.parametrize("thread", ["igtl from", "igtl to"])
+def test_where_there_is_no_thread_to_be_had_the_peer_is_let_go_and_the_next_one_served(
+    server, links, recorder, one_thread_too_few, thread
+):
+    one_thread_too_few(thread)
+    with connect(server) as unlucky:
+        read_to_the_end(unlucky)
+    wait_until(lambda: recorder.faults)
+    assert "can't start new thread" in recorder.faults[0]
+    wait_until(lambda: links.count == 0)
+    with connect(server) as good:
+        good.sendall(transform())
+        wait_until(lambda: recorder.devices == [GOOD])
+    assert len(recorder.faults) == 1
+
+
+def test_a_client_without_a_thread_connects_again(links, recorder, one_thread_too_few):
+    with socket.create_server(("127.0.0.1", 0)) as peer:
+        one_thread_too_few("igtl to")
+        client = Client(links, *peer.getsockname())
+        peer.accept()[0].close()
+        accepted, _ = peer.accept()
+        accepted.sendall(transform())
+        wait_until(lambda: recorder.devices == [GOOD])
+        accepted.close()
+    client.close()
+    assert recorder.faults == ["RuntimeError: can't start new thread"]
+
+
+def test_a_peer_that_is_gone_before_it_is_looked_at_costs_nothing(links, recorder):
+    ours, _ = socket.socketpair()
+    ours.close()
+    assert links.attach(ours, "gone") is None
+    assert links.count == 0 and "Bad file descriptor" in recorder.faults[0]
+
+
+@pytest.mark.parametrize("host", ["robot..local", "a" * 64, "a" * 64 + ".local"])
+def test_what_can_be_no_host_is_refused_at_once(links, host):
+    with pytest.raises(ValueError, match="label"):
+        Client(links, host, 18944)
+    with pytest.raises((ValueError, OSError)):
+        Server(links, host, 0)
+    assert not [t for t in threading.enumerate() if t.name in ("igtl client", "igtl server")]
+
+
 def test_client_connects_again_when_its_server_comes_back(links, recorder):
     first = socket.create_server(("127.0.0.1", 0))
     address = first.getsockname()

@@ -41,8 +41,9 @@ def test_limit_is_learned(known, size, limit_s):
 
 def test_warm_up_counts_while_few_are_measured():
     known = Durations()
-    known.warmed_up(5.0)
+    known.warmed_up(5.0, 3000)
     assert known.limit_s(LIMITS, 3000) == 50.0
+    assert known.limit_s(LIMITS, 9000) == 150.0  # the first volume may be larger
     for _ in range(4):
         known.learn(0.1, 1000)
     assert known.limit_s(LIMITS, 1000) == 50.0

@@ -1,7 +1,6 @@
 import threading
 
-import pytest
-
+from threedme_ros.nodes.watchdog import LeftBehind
 from threedme_ros.nodes.worker import LatestSlot, Worker
 
 
@@ -46,20 +45,25 @@ def test_submit_does_not_wait_for_the_running_job():
     running.clear()
     release.set()
     assert running.wait(5)
-    assert worker.stop(5) is None
+    left_behind = LeftBehind()
+    assert worker.stop(5, left_behind) is None
+    assert left_behind.count == 0
     assert done == [1, 3]
 
 
-def test_stop_names_a_thread_that_hangs():
+def test_a_thread_that_is_still_busy_is_left_behind_with_the_job_that_waited():
     running, release = threading.Event(), threading.Event()
 
     def work(job):
         running.set()
         release.wait(5)
 
-    worker = Worker(work, "hanging")
+    worker, left_behind = Worker(work, "hanging"), LeftBehind()
     worker.submit(1)
     assert running.wait(5)
-    with pytest.raises(TimeoutError, match="hanging"):
-        worker.stop(0.05)
+    worker.submit(2)
+    assert worker.stop(0.05, left_behind) == 2
+    assert left_behind.count == 1
     release.set()
+    assert worker.joined(5)
+    assert left_behind.count == 0

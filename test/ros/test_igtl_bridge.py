@@ -161,11 +161,21 @@ def test_bad_messages_are_refused_with_a_reason_and_the_bridge_lives_on(domain, 
     assert "Traceback" not in bridge.output()
 
 
+def test_it_tells_how_it_is_in_simulated_time_without_a_clock(domain):
+    spoken = domain.collect(DiagnosticArray, "/diagnostics", 10)
+    process = domain.start("igtl_bridge", "-r", "__ns:=/simulated", use_sim_time=True, port=0)
+    ours = lambda: [m for m in spoken if m.status[0].name == "/simulated/igtl_bridge"]  # noqa: E731
+    domain.spin_until(lambda: len(ours()) >= 2, 60.0, "no diagnostics")
+    assert process.interrupt() == 0
+
+
 @pytest.mark.parametrize(
     ("parameters", "reason"),
     [
         ({"role": "peer"}, "error: role 'peer': expected one of"),
         ({"host": "192.0.2.1"}, "cannot listen there"),
+        ({"host": "robot..local"}, "error: host 'robot..local', port 0: cannot listen there"),
+        ({"host": "robot..local", "role": "client"}, "error: host 'robot..local': no machine has such a name"),
         ({"frame_id": "''"}, "frame_id ''"),
         ({"port": 70000}, "port"),
     ],

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("rclpy")
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import TransformStamped
 from perceiving import next_stamp
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -274,6 +274,19 @@ def test_gone_once_or_twice_is_kept_and_gone_for_good_is_removed(domain, stub, s
     wait_until_kept(domain, stub, [("remove", "anatomy_kidney_right")], since)
     source.show(volumes["whole"])
     wait_until_kept(domain, stub, [("add", "anatomy_kidney_right")], since)
+
+
+@pytest.mark.parametrize("sources", ["", "none", "9" * 5000])
+def test_a_diagnosis_that_is_no_number_is_a_doubt_and_does_not_end_the_node(domain, node, source, spoken, sources):
+    said_of_it = DiagnosticStatus(name="/perception", values=[KeyValue(key="volume_sources", value=sources)])
+    timer = domain.node.create_timer(0.05, lambda: source.diagnostics.publish(DiagnosticArray(status=[said_of_it])))
+    try:
+        domain.spin_until(lambda: "expected a number" in said(spoken).message, 10.0, "silent about it")
+    finally:
+        domain.node.destroy_timer(timer)
+    assert said(spoken).level == DiagnosticStatus.WARN
+    domain.spin_until(lambda: said(spoken).level == DiagnosticStatus.OK, 20.0, "not well again")
+    assert node.popen.poll() is None
 
 
 def test_a_restarted_server_gets_everything_again(domain, stub, source, spoken, tmp_path):

@@ -56,10 +56,19 @@ def test_simulated_resection_grows_from_volume_to_volume(domain):
     assert changed[0] == 0 < changed[1] < changed[2]
 
 
+def test_it_plays_in_simulated_time_without_a_clock(domain):
+    received = domain.collect(CompressedImage, "simulated/volume", VOLUMES)
+    player = domain.start("volume_player", "-r", "__ns:=/simulated", use_sim_time=True, count=2, rate=10.0)
+    domain.spin_until(lambda: len(received) == 2, what="not two volumes")
+    assert player.wait() == 0
+
+
 @pytest.mark.parametrize(
     ("parameters", "reason"),
     [
         ({"source": "/nowhere/ct.nii.gz"}, "error: source '/nowhere/ct.nii.gz': "),
+        ({"source": "' , ,'"}, "error: source ' , ,': expected at least one"),
+        ({"source": "','", "wait_for_subscriber": False}, "error: source ',': expected at least one"),
         ({"source": "sample:Z"}, "sample case 'Z': expected one of"),
         ({"format": "jpeg"}, "error: format 'jpeg': expected one of"),
         ({"orientation": "XYZ"}, "error: orientation 'XYZ': expected"),

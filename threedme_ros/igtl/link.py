@@ -61,9 +61,9 @@ class Link:
     def run(self) -> None:
         """Blocks until the peer leaves, misbehaves or `close` is called; the socket is closed then."""
         writer = threading.Thread(target=self._write, name=f"igtl to {self.peer}", daemon=True)
-        writer.start()
         reason, fault = "closed", False
         try:
+            writer.start()
             while True:
                 frame = read_frame(self._fill, self._settings.limits, self._listener.wanted)
                 self._listener.received(frame, self.peer)
@@ -75,7 +75,8 @@ class Link:
             reason, fault = f"{type(error).__name__}: {error}", True
         finally:
             self.close()
-            writer.join()
+            if writer.ident is not None:  # there may have been no thread to be had
+                writer.join()
             self._socket.close()
             self._listener.disconnected(self.peer, reason, fault)
 
@@ -91,6 +92,11 @@ class Link:
             self._changed.notify()
         with contextlib.suppress(OSError):  # already down
             self._socket.shutdown(socket.SHUT_RDWR)  # wakes both threads
+
+    def discard(self, reason: str) -> None:
+        """Instead of `run`."""
+        self._socket.close()
+        self._listener.disconnected(self.peer, reason, True)
 
     def _fill(self, view: memoryview, idle: bool) -> None:
         got = 0
@@ -147,17 +153,30 @@ class Links:
                 link.send(key, message)
 
     def attach(self, sock: socket.socket, peer: str) -> Link | None:
-        """A connected socket joins, or is closed where ``max_clients`` are there already; then `run` it."""
-        with self._lock:
-            if len(self._links) < self.settings.max_clients:
-                link = Link(sock, peer, self.settings, self.listener)
-                self._links.add(link)
-                for key, message in self._kept.items():
-                    link.send(key, message)
-                return link
+        """A connected socket joins; then `run` it. It is closed where ``max_clients`` are there, or if it is gone."""
+        reason = f"refused: {self.settings.max_clients} clients are connected"
+        try:
+            with self._lock:
+                if len(self._links) < self.settings.max_clients:
+                    link = Link(sock, peer, self.settings, self.listener)
+                    self._links.add(link)
+                    for key, message in self._kept.items():
+                        link.send(key, message)
+                    return link
+        except OSError as error:
+            reason = f"refused: {error}"
         sock.close()
-        self.listener.disconnected(peer, f"refused: {self.settings.max_clients} clients are connected", True)
+        self.listener.disconnected(peer, reason, True)
         return None
+
+    def run_on_a_thread(self, link: Link) -> None:
+        """Or discard it, where there is no thread to be had."""
+        try:
+            threading.Thread(target=self.run, args=(link,), name=f"igtl from {link.peer}", daemon=True).start()
+        except RuntimeError as error:
+            with self._lock:
+                self._links.discard(link)
+            link.discard(f"refused: {error}")
 
     def run(self, link: Link) -> None:
         """On this thread, until it ends."""
@@ -183,7 +202,7 @@ def _put(messages: dict[str, bytes], key: str, message: bytes) -> None:
 
 
 class Server:
-    """Listens on ``host``:``port`` (0: any free one). OSError if it cannot."""
+    """Listens on ``host``:``port`` (0: any free one). OSError if it cannot, ValueError for what can be no host."""
 
     def __init__(self, links: Links, host: str, port: int) -> None:
         self._links = links
@@ -209,13 +228,17 @@ class Server:
                 continue
             peer = f"{address[0]}:{address[1]}"
             if link := self._links.attach(sock, peer):
-                threading.Thread(target=self._links.run, args=(link,), name=f"igtl from {peer}", daemon=True).start()
+                self._links.run_on_a_thread(link)
 
 
 class Client:
-    """Connects to ``host``:``port``, again and again, waiting longer each time it fails."""
+    """Connects to ``host``:``port``, again and again, waiting longer each time it fails.
+
+    ValueError for what can be no host: that does not get better.
+    """
 
     def __init__(self, links: Links, host: str, port: int) -> None:
+        host.encode("idna")  # as getaddrinfo does
         self._links = links
         self._address = (host, port)
         self._stop = threading.Event()
@@ -233,7 +256,7 @@ class Client:
         while not self._stop.is_set():
             try:
                 sock = socket.create_connection(self._address, self._links.settings.stall_timeout_s)
-            except OSError as error:
+            except (OSError, ValueError) as error:
                 self._links.listener.disconnected(peer, f"no connection, again in {wait_s:g} s: {error}", False)
                 self._stop.wait(wait_s)
                 wait_s = min(wait_s * 2, LAST_RETRY_S)

@@ -36,8 +36,10 @@ from threedme_ros.nodes.event_log import EventLog
 from threedme_ros.nodes.messages import volume_message
 from threedme_ros.nodes.parameters import ParameterError, Parameters, declare_parameters, parameter, read_parameters
 from threedme_ros.nodes.qos import VOLUMES, publisher_events
+from threedme_ros.nodes.steady_timer import steady_timer
 from threedme_ros.nodes.tally import Tally
-from threedme_ros.volume import VolumeError
+from threedme_ros.nodes.watchdog import LeftBehind
+from threedme_ros.volume import Volume, VolumeError
 from threedme_ros.volume_io import DEFAULT_MAX_VOXELS, FORMATS, write_volume
 
 POLL_S = 0.1
@@ -45,6 +47,10 @@ DIAGNOSTICS_PERIOD_S = 1.0
 STOP_TIMEOUT_S = 10.0
 ACKNOWLEDGE_TIMEOUT_S = 5.0
 BYTES_PER_MB = 1_000_000
+COUNTS = (
+    *("slices", "slices_refused", "series_published", "series_refused", "series_not_saved"),
+    "associations_refused",
+)
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ class DicomReceiver(Node):
         if self._folder and self._folder.stat().st_mode & stat.S_IWOTH:
             raise ParameterError(f"save_folder {parameters.save_folder!r}: expected one that not all may write to")
         self._log = EventLog(self.get_logger())
-        self._tally = Tally("slices", "slices_refused", "series_published", "series_refused", "associations_refused")
+        self._tally = Tally(*COUNTS)
         self._store = SeriesStore(
             StoreSettings(
                 max_bytes=parameters.max_assembly_mb * BYTES_PER_MB,
@@ -97,15 +103,23 @@ class DicomReceiver(Node):
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._scp = self._listen()
         self._stop = threading.Event()
+        self._left_behind = LeftBehind()
         self._assembler = threading.Thread(target=self._assemble, name="series assembly", daemon=True)
         self._assembler.start()
-        self.create_timer(DIAGNOSTICS_PERIOD_S, self._publish_diagnostics)
+        steady_timer(self, DIAGNOSTICS_PERIOD_S, self._publish_diagnostics)
 
     def close(self) -> None:
         self._scp.close()
         self._stop.set()
         self._assembler.join(STOP_TIMEOUT_S)
+        if self._assembler.is_alive():
+            self._left_behind.add(self._assembler)
         self._log.flush(everything=True)
+
+    @property
+    def threads_left_behind(self) -> int:
+        """Threads that hang: the process cannot join them."""
+        return self._left_behind.count
 
     def stored(self, encoded: bytes, instance: str, association: int) -> bool:
         """On the association's thread. False: refused."""
@@ -170,7 +184,14 @@ class DicomReceiver(Node):
         said = f"series {series.tag}: {volume.shape} published, {took_ms} ms"
         self._log.info("series_published", said, series=series.tag, took_ms=took_ms)
         if self._folder:
-            write_volume(self._folder / f"{series.tag}_{stamp.sec}.{stamp.nanosec:09d}.nii.gz", volume)
+            self._save(volume, f"{series.tag}_{stamp.sec}.{stamp.nanosec:09d}.nii.gz", series)
+
+    def _save(self, volume: Volume, name: str, series: ClosedSeries) -> None:
+        try:
+            write_volume(self._folder / name, volume)
+        except (OSError, VolumeError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            self._refused("series_not_saved", f"series {series.tag} published, but not saved: {reason}")
 
     def _refused(self, what: str, reason: str) -> None:
         reason = " ".join(reason.split())[:500]

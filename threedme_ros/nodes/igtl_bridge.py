@@ -43,7 +43,9 @@ from threedme_ros.nodes.parameters import (
     read_parameters,
 )
 from threedme_ros.nodes.qos import RESULTS, VOLUMES, publisher_events, subscription_events
+from threedme_ros.nodes.steady_timer import steady_timer
 from threedme_ros.nodes.tally import Tally
+from threedme_ros.nodes.watchdog import LeftBehind
 from threedme_ros.nodes.worker import Worker
 from threedme_ros.volume import VolumeError
 from threedme_ros.volume_io import DEFAULT_MAX_VOXELS
@@ -111,19 +113,25 @@ class IgtlBridge(Node):
         limits = Limits(parameters.max_message_mb * BYTES_PER_MB, parameters.check_crc)
         self._links = Links(LinkSettings(limits, parameters.stall_timeout_s, parameters.max_clients), self)
         self._endpoint = self._open()
+        self._left_behind = LeftBehind()
         self._workers = [Worker(self._send_labels, "igtl labels"), Worker(self._send_surfaces, "igtl surfaces")]
         inputs = ((CompressedImage, "labels"), (MarkerArray, "anatomy/markers"))
         for (kind, topic), worker in zip(inputs, self._workers, strict=True):
             events = subscription_events(self, topic, RESULTS, warn, partial(self._sources.__setitem__, topic))
             self.create_subscription(kind, topic, worker.submit, RESULTS, event_callbacks=events)
         self.create_subscription(TransformStamped, "igtl/transform_out", self._send_transform, TRANSFORM_DEPTH)
-        self.create_timer(DIAGNOSTICS_PERIOD_S, self._publish_diagnostics)
+        steady_timer(self, DIAGNOSTICS_PERIOD_S, self._publish_diagnostics)
 
     def close(self) -> None:
         self._endpoint.close()
         for worker in self._workers:
-            worker.stop(STOP_TIMEOUT_S)
+            worker.stop(STOP_TIMEOUT_S, self._left_behind)
         self._log.flush(everything=True)
+
+    @property
+    def threads_left_behind(self) -> int:
+        """Threads that hang: the process cannot join them."""
+        return self._left_behind.count
 
     def connected(self, peer: str) -> None:
         self._log.info("connected", f"connected to {peer}", peer=peer)
@@ -155,10 +163,13 @@ class IgtlBridge(Node):
         host, port = self._parameters.host, self._parameters.port
         if self._parameters.role == "client":
             self._log.info("connecting", f"connecting to {host}:{port}")
-            return Client(self._links, host, port)
+            try:
+                return Client(self._links, host, port)
+            except ValueError as error:
+                raise ParameterError(f"host {host!r}: no machine has such a name: {error}") from error
         try:
             server = Server(self._links, host, port)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise ParameterError(f"host {host!r}, port {port}: cannot listen there: {error}") from error
         self._log.info("listening", f"listening on {host}:{server.port}", port=server.port)
         return server

@@ -31,7 +31,6 @@ from time import monotonic
 
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PointStamped
-from rclpy.clock import Clock, ClockType
 from rclpy.parameter import Parameter
 from sensor_msgs.msg import CompressedImage
 from std_srvs.srv import SetBool, Trigger
@@ -54,6 +53,7 @@ from threedme_ros.nodes.prompting import Prompting
 from threedme_ros.nodes.qos import VOLUMES, subscription_events
 from threedme_ros.nodes.recording import Tape, with_record_parameter
 from threedme_ros.nodes.steady_memory import keep_memory_steady
+from threedme_ros.nodes.steady_timer import steady_timer
 from threedme_ros.nodes.steps import run_all
 from threedme_ros.nodes.volume_worker import VolumeWorker
 from threedme_ros.nodes.watchdog import LeftBehind
@@ -88,9 +88,7 @@ class PerceptionNode(ManagedNode):
         self._outputs = Outputs(self, self._tape, self._warn)
         self._prompting = Prompting(self, self._warn, self._left_behind)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        # timers on the node's own clock stop with simulated time, and wait while a clock that was set back catches up
-        self._steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(TICK_S, self._tick, clock=self._steady)
+        steady_timer(self, TICK_S, self._tick)
         self.create_service(Trigger, "~/segment", self._on_segment)
         self.create_service(SetBool, "~/set_enabled", self._on_set_enabled)
 
@@ -144,7 +142,7 @@ class PerceptionNode(ManagedNode):
             CompressedImage, "volume", self._on_volume, VOLUMES, event_callbacks=events
         )
         period_s = self._worker.settings.parameters.obstacle_period_s
-        self._obstacle_timer = self.create_timer(period_s, self._repeat_obstacles, clock=self._steady)
+        self._obstacle_timer = steady_timer(self, period_s, self._repeat_obstacles)
         self._health.listening(True)
         topic = self._volumes.topic_name
         self.log.info("active", f"active: waiting for {topic}", topic=topic)

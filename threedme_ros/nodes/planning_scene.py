@@ -39,6 +39,8 @@ from threedme_ros.nodes.messages import anatomy_from_label_info, volume_from_mes
 from threedme_ros.nodes.parameters import ParameterError, declare_parameters, read_parameters
 from threedme_ros.nodes.planning_scene_parameters import PlanningSceneParameters
 from threedme_ros.nodes.qos import RESULTS, subscription_events
+from threedme_ros.nodes.steady_timer import steady_timer
+from threedme_ros.nodes.watchdog import LeftBehind
 from threedme_ros.nodes.worker import Worker
 from threedme_ros.scene.belief import Belief
 from threedme_ros.scene.keeper import Keeper
@@ -85,6 +87,7 @@ class PlanningScene(Node):
         self._apply = Caller(self, ApplyPlanningScene, "/apply_planning_scene")
         self._get = Caller(self, GetPlanningScene, "/get_planning_scene")
         self._clear = Caller(self, Empty, "/clear_octomap")
+        self._left_behind = LeftBehind()
         self._reader = Worker(self._read, "planning scene volumes")
         self._sender = Worker(self._send, "planning scene requests")
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
@@ -95,14 +98,19 @@ class PlanningScene(Node):
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         self.create_service(Trigger, "~/registration_changed", self._on_registration_changed)
         self.create_service(Trigger, "~/accept", self._on_accept)
-        self.create_timer(TICK_S, self._tick)
-        self.create_timer(DIAGNOSTICS_PERIOD_S, self._publish_diagnostics)
+        steady_timer(self, TICK_S, self._tick)
+        steady_timer(self, DIAGNOSTICS_PERIOD_S, self._publish_diagnostics)
 
     def close(self) -> None:
         """The objects stay in the scene: without us, they are the last that is known."""
         for worker in (self._reader, self._sender):
-            worker.stop(STOP_TIMEOUT_S)
+            worker.stop(STOP_TIMEOUT_S, self._left_behind)
         self._log.flush(everything=True)
+
+    @property
+    def threads_left_behind(self) -> int:
+        """Threads that hang: the process cannot join them."""
+        return self._left_behind.count
 
     # What comes in.
 
@@ -126,7 +134,7 @@ class PlanningScene(Node):
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:
             if status.name == self._perception:
-                sources = next((int(v.value) for v in status.values if v.key == "volume_sources"), None)
+                sources = next((v.value for v in status.values if v.key == "volume_sources"), None)
                 well = status.level == DiagnosticStatus.OK
                 with self._lock:
                     self._plan.watch.heard(time.monotonic(), well=well, message=status.message, sources=sources)
@@ -209,11 +217,11 @@ class PlanningScene(Node):
         try:
             volumes = [volume_from_message(m, max_voxels=self._parameters.max_voxels) for m in (labels, confidence)]
             look, found = looked_at(*volumes, anatomy, next(self._keys), alarm)
+            with self._lock:
+                self._plan.observe(time.monotonic(), look, found)
         except Exception as error:  # the last anatomy stays, and ages
             self._warn(f"labels refused: {error}")
             return
-        with self._lock:
-            self._plan.observe(time.monotonic(), look, found)
         self._sender.offer(True)
 
     def _send(self, _: bool) -> None:

@@ -23,6 +23,7 @@ from threedme_ros.nodes.entry import Finished, run_node
 from threedme_ros.nodes.messages import volume_message
 from threedme_ros.nodes.parameters import ParameterError, PlayerParameters, declare_parameters, read_parameters
 from threedme_ros.nodes.qos import VOLUMES, publisher_events
+from threedme_ros.nodes.steady_timer import steady_timer
 from threedme_ros.phantom import phantom
 from threedme_ros.samples import SampleError, fetch_samples, sample_case
 from threedme_ros.volume import Volume, VolumeError
@@ -45,6 +46,8 @@ class VolumePlayer(Node):
         declare_parameters(self, PlayerParameters)
         self._parameters = read_parameters(self, PlayerParameters)
         sources = [source.strip() for source in self._parameters.source.split(",") if source.strip()]
+        if not sources:
+            raise ParameterError(f"source {self._parameters.source!r}: expected at least one")
         self._volumes = [self._load(source) for source in sources]
         rounds = repeat(self._volumes) if self._parameters.loop else [self._volumes]
         self._queue = enumerate(islice((v for volumes in rounds for v in volumes), self._parameters.count or None))
@@ -54,7 +57,7 @@ class VolumePlayer(Node):
         self._matched_s: float | None = None
         events = publisher_events(self, "volume", VOLUMES, self.get_logger().warning)
         self._publisher = self.create_publisher(CompressedImage, "volume", VOLUMES, event_callbacks=events)
-        self._timer = self.create_timer(SUBSCRIBER_POLL_S, self._begin)
+        self._timer = steady_timer(self, SUBSCRIBER_POLL_S, self._begin)
 
     def _load(self, source: str) -> Volume:
         self.get_logger().info(f"reading {source}")
@@ -75,7 +78,7 @@ class VolumePlayer(Node):
         if self._parameters.wait_for_subscriber and time.monotonic() < self._matched_s + SETTLE_S:
             return
         self.destroy_timer(self._timer)
-        self._timer = self.create_timer(1 / self._parameters.rate, self._publish_next)
+        self._timer = steady_timer(self, 1 / self._parameters.rate, self._publish_next)
         self._publish_next()
 
     def _publish_next(self) -> None:

@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from math import prod
 
 from sensor_msgs.msg import CompressedImage, PointCloud2
 
 from threedme_ros.geometry import crew
+from threedme_ros.inference.segmenter import WARM_UP_SHAPE
 from threedme_ros.nodes import pipeline
 from threedme_ros.nodes.diagnostics import Health
 from threedme_ros.nodes.engine_keeper import EngineKeeper
@@ -61,7 +63,7 @@ class VolumeWorker:
 
     def start(self, warm_up_s: float = 0.0) -> None:
         """warm_up_s: what the engine's first volume took; as long a time is nothing odd."""
-        self._durations.warmed_up(warm_up_s)
+        self._durations.warmed_up(warm_up_s, prod(WARM_UP_SHAPE))
         self._work.hopeless, self._hangs_elsewhere = "", 0
         self._worker, self._watch = self._hand()
         self._standby = self._hand()

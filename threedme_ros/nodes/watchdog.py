@@ -63,12 +63,12 @@ class Durations:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._kept: deque[tuple[float, int]] = deque(maxlen=DURATIONS_KEPT)
-        self._warm_up_s = 0.0
+        self._warm_up: tuple[float, int] = (0.0, 1)
 
-    def warmed_up(self, seconds: float) -> None:
-        """What the engine's first run took."""
+    def warmed_up(self, seconds: float, size: int) -> None:
+        """What the engine's first run took; size: in voxels."""
         with self._lock:
-            self._warm_up_s = seconds
+            self._warm_up = seconds, size
 
     def learn(self, seconds: float, size: int) -> None:
         """size: of the job, in voxels."""
@@ -80,11 +80,10 @@ class Durations:
         if not limits.hang_after_s:
             return float("inf")
         with self._lock:
-            kept, warm_up_s = list(self._kept), self._warm_up_s
-        limit_s = max(limits.hang_after_s, SLACK * warm_up_s if len(kept) < FEW else 0.0)
-        if kept:
-            growth = min(max(1.0, size / max(size for _, size in kept)), MOST_GROWTH)
-            limit_s = max(limit_s, SLACK * growth * max(seconds for seconds, _ in kept))
+            kept = list(self._kept)
+            known = kept if len(kept) >= FEW else [*kept, self._warm_up]
+        growth = min(max(1.0, size / max(size for _, size in known)), MOST_GROWTH)
+        limit_s = max(limits.hang_after_s, SLACK * growth * max(seconds for seconds, _ in known))
         return min(limit_s, max(limits.build_timeout_s, limits.hang_after_s))
 
 

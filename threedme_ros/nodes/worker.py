@@ -6,6 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from threedme_ros.nodes.watchdog import LeftBehind
+
 Job = TypeVar("Job")
 
 
@@ -84,11 +86,14 @@ class Worker(Generic[Job]):
         self.thread.join(timeout_s)
         return not self.thread.is_alive()
 
-    def stop(self, timeout_s: float) -> Job | None:
-        """Let the running job end and join; returns the waiting job, which will not run. TimeoutError if it hangs."""
+    def stop(self, timeout_s: float, left_behind: LeftBehind) -> Job | None:
+        """Let the running job end and join; returns the waiting job, which will not run.
+
+        A thread that is still busy after ``timeout_s`` goes to ``left_behind``.
+        """
         dropped = self.close()
         if not self.joined(timeout_s):
-            raise TimeoutError(f"{self.thread.name}: still busy after {timeout_s} s")
+            left_behind.add(self.thread)
         return dropped
 
     def _run(self) -> None:

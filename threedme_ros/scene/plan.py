@@ -53,8 +53,8 @@ class ScenePlan:
     _late_since_s: float | None = None
 
     def observe(self, now_s: float, look: Look, found: dict[str, Solid]) -> None:
-        self.belief.observe(now_s, look)
         self._found[look.key], self._last_key = found, look.key
+        self.belief.observe(now_s, look)
         used = {want.key for want in self.belief.wanted(now_s).values()} | {look.key}
         self._found = {key: solids for key, solids in self._found.items() if key in used}
 

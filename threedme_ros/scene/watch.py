@@ -17,11 +17,15 @@ class Watch:
     _alarm: str = ""
     _sourceless: bool = False
 
-    def heard(self, now_s: float, *, well: bool, message: str, sources: int | None = None) -> None:
-        """sources: how many volume sources are connected to it, where it says so."""
+    def heard(self, now_s: float, *, well: bool, message: str, sources: str | None = None) -> None:
+        """sources: how many volume sources are connected to it, where it says so; what is no number is not well."""
         self._heard_s = now_s
         self._alarm = "" if well else f"{self.name}: {message}"
-        self._sourceless = sources == 0
+        try:
+            self._sourceless = sources is not None and int(sources) == 0
+        except ValueError:
+            self._sourceless = False
+            self._alarm = self._alarm or f"{self.name}: volume_sources {sources[:40]!r}: expected a number"
 
     def verdict(self, now_s: float, arrived_s: float) -> str | None:
         """Why the volume that arrived at ``arrived_s`` is not to be trusted, or ""; None: not known yet, ask again."""
