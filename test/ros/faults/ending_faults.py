@@ -6,7 +6,7 @@ import time
 from domain import shared_memory, sweep_shared_memory
 from engine_faults import hang
 from scenario import Scenario
-from theatre import CLEAN_EXIT_S, LARGE, NAME, SMALL, killed
+from theatre import CLEAN_EXIT_S, LARGE, NAME, SMALL, Afterwards, killed
 from transition_faults import NUMBERS, SHUTDOWNS, refuses_what_does_not_fit
 
 
@@ -27,6 +27,7 @@ def left_no_segment(segments: frozenset[str]) -> None:
 class Killed(Scenario):
     name = "node killed (SIGKILL) and started again"
     expected = "the new process configures, activates and serves; nothing of the old one is in its way"
+    afterwards = Afterwards.ENDED
 
     def inject(self, theatre, chance):
         work(theatre, chance)
@@ -45,6 +46,7 @@ class Signalled(Scenario):
 
     how: int
     expected = "exit status 0, no traceback, no shared memory left"
+    afterwards = Afterwards.ENDED
 
     def inject(self, theatre, chance):
         self.own = theatre.own_segments
@@ -72,6 +74,7 @@ class Terminated(Signalled):
 class ShutDown(Scenario):
     name = "lifecycle shutdown during inference"
     expected = "finalized, where every transition is refused; then SIGINT ends it with status 0"
+    afterwards = Afterwards.ENDED
 
     def inject(self, theatre, chance):
         self.own = theatre.own_segments
@@ -92,6 +95,7 @@ class EndsWhileItHangs(Scenario):
     name = "SIGTERM or SIGINT while the engine hangs"
     expected = f"exit status 0 within {CLEAN_EXIT_S:.0f} s all the same, and it says that a thread hangs"
     slow = True
+    afterwards = Afterwards.ENDED
 
     def inject(self, theatre, chance):
         self.own = theatre.own_segments

@@ -3,7 +3,7 @@
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from scenario import Scenario
-from theatre import BESIDE, NAME, SMALL, WAIT_S, killed
+from theatre import BESIDE, NAME, SMALL, WAIT_S, Afterwards, killed
 
 
 def hang(theatre, name: str) -> None:
@@ -16,6 +16,7 @@ def hang(theatre, name: str) -> None:
 class Hangs(Scenario):
     name = "engine hangs at work"
     expected = "its volume is counted as failed, its thread left behind, and another engine goes on"
+    afterwards = Afterwards.OTHER_ENGINE
 
     def inject(self, theatre, chance):
         self.good, self.failed = theatre.node.segment(SMALL), theatre.node.count("failed")
@@ -58,6 +59,7 @@ class Fails(Scenario):
     told: dict[str, str]
     taken: str
     reasons: tuple[str, ...]
+    afterwards = Afterwards.OTHER_ENGINE
 
     def inject(self, theatre, chance):
         self.failed = theatre.node.count("failed")
