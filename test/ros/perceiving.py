@@ -61,6 +61,11 @@ class Perceiving:
         return self.diagnostics
 
     @property
+    def told(self) -> int:
+        """How often the node told of itself, since `refresh` at most."""
+        return sum(self.name == status.name for array in self._diagnostics for status in array.status)
+
+    @property
     def diagnostics(self) -> dict[str, str]:
         """The newest values, with ``level`` and ``message``; empty before the first."""
         return self._said(self.name)

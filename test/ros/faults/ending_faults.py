@@ -7,7 +7,7 @@ from domain import shared_memory, sweep_shared_memory
 from engine_faults import hang
 from scenario import Scenario
 from theatre import CLEAN_EXIT_S, LARGE, NAME, SMALL, Afterwards, killed
-from transition_faults import NUMBERS, SHUTDOWNS, refuses_what_does_not_fit
+from transition_faults import CLEANUP, DEACTIVATE, NUMBERS, SHUTDOWNS, refuses_what_does_not_fit
 
 
 def work(theatre, chance) -> None:
@@ -91,6 +91,36 @@ class ShutDown(Scenario):
         return f"finalized, {self.refused} transitions refused there, exit status 0"
 
 
+class ShutDownIdle(Scenario):
+    """``state``: from where. ``path``: the transitions that lead there."""
+
+    state: str
+    path: tuple[int, ...]
+    slow = True
+    expected = ShutDown.expected
+    afterwards = Afterwards.ENDED
+
+    def inject(self, theatre, chance):
+        self.own = theatre.own_segments
+        theatre.node.segment(SMALL)
+        for transition in self.path:
+            theatre.transition(transition)
+        theatre.transition(SHUTDOWNS[self.state])
+        self.refused = refuses_what_does_not_fit(theatre, "finalized", chance.sample(NUMBERS, 5))
+
+    verify = ShutDown.verify
+
+
+class ShutDownInactive(ShutDownIdle):
+    name = "lifecycle shutdown from inactive"
+    state, path = "inactive", (DEACTIVATE,)
+
+
+class ShutDownUnconfigured(ShutDownIdle):
+    name = "lifecycle shutdown from unconfigured"
+    state, path = "unconfigured", (DEACTIVATE, CLEANUP)
+
+
 class EndsWhileItHangs(Scenario):
     name = "SIGTERM or SIGINT while the engine hangs"
     expected = f"exit status 0 within {CLEAN_EXIT_S:.0f} s all the same, and it says that a thread hangs"
@@ -124,7 +154,7 @@ class EndsAtStart(Scenario):
 
     def inject(self, theatre, chance):
         process = theatre.start("-r", "__ns:=/starting")
-        time.sleep(chance.uniform(0.0, 8.0))
+        time.sleep(chance.uniform(0.5, 8.0))  # before that Python itself starts, with handlers of its own
         how = chance.choice((signal.SIGTERM, signal.SIGINT))
         process.popen.send_signal(how)
         try:
@@ -134,14 +164,24 @@ class EndsAtStart(Scenario):
         self.how, self.output = how, process.output()
 
     def verify(self, theatre):
-        # before rclpy has taken over, the signal itself ends the process, as it ends any Python process
-        early = self.status in (-self.how, 1, 130) and "active: waiting" not in self.output
+        # before rclpy has taken over, the signal itself ends the process
+        early = self.status == -self.how and "active: waiting" not in self.output
         assert self.status == 0 or early, f"exit status {self.status}: {self.output[-2000:]}"
-        assert "Segmentation fault" not in self.output and "terminate called" not in self.output, self.output[-2000:]
+        for crash in ("Traceback", "Segmentation fault", "terminate called"):
+            assert crash not in self.output, self.output[-2000:]
         return f"{signal.Signals(self.how).name}: exit status {self.status}"
 
     def clear(self, theatre):
         sweep_shared_memory(theatre.segments_before)
 
 
-SCENARIOS = (Killed, Interrupted, Terminated, ShutDown, EndsWhileItHangs, EndsAtStart)
+SCENARIOS = (
+    Killed,
+    Interrupted,
+    Terminated,
+    ShutDown,
+    ShutDownInactive,
+    ShutDownUnconfigured,
+    EndsWhileItHangs,
+    EndsAtStart,
+)

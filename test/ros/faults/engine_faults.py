@@ -3,7 +3,19 @@
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from scenario import Scenario
-from theatre import BESIDE, NAME, SMALL, WAIT_S, Afterwards, killed
+from theatre import (
+    BESIDE,
+    DIAGNOSTICS_PERIOD_S,
+    NAME,
+    QUESTIONS,
+    SMALL,
+    WAIT_S,
+    Afterwards,
+    killed,
+)
+
+SECONDS = 3.0
+"""Shorter than `HANG_AFTER_S`."""
 
 
 def hang(theatre, name: str) -> None:
@@ -36,6 +48,31 @@ class Hangs(Scenario):
 
     def after(self, theatre):
         pass
+
+    def clear(self, theatre):
+        theatre.runtimes.heal()
+
+
+class Busy(Scenario):
+    name = "engine at work for seconds"
+    expected = "meanwhile the node answers, takes volumes and tells of itself every second; then it segments the newest"
+    afterwards = Afterwards.OTHER_ENGINE  # on a busy machine it takes longer than until a hang is given up
+
+    def inject(self, theatre, chance):
+        hang(theatre, "openvino")
+        self.took_s = theatre.answers()
+        self.told = theatre.node.told
+        theatre.domain.rest(SECONDS)
+        self.told = theatre.node.told - self.told
+        self.last = theatre.send()
+        theatre.runtimes.heal()
+
+    def verify(self, theatre):
+        least = int(SECONDS / DIAGNOSTICS_PERIOD_S) - 1
+        assert self.told >= least, f"{self.told} diagnostics in {SECONDS} s: expected at least {least}"
+        theatre.domain.spin_until(lambda: theatre.last_good == self.last, WAIT_S, "the last one was not segmented")
+        theatre.settled()
+        return f"{QUESTIONS} answers and the diagnostics came meanwhile"
 
     def clear(self, theatre):
         theatre.runtimes.heal()
@@ -186,4 +223,4 @@ class HangsInWarmUp(Beside):
         return "activated with onnxruntime"
 
 
-SCENARIOS = (Hangs, ComesBack, Raises, NoNumbers, BothFail, AllHang, HangsInGate, HangsInWarmUp)
+SCENARIOS = (Busy, Hangs, ComesBack, Raises, NoNumbers, BothFail, AllHang, HangsInGate, HangsInWarmUp)

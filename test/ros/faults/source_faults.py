@@ -15,7 +15,7 @@ from threedme_ros.nodes.messages import byte_array, volume_message
 from threedme_ros.nodes.qos import VOLUMES
 
 RUBBISH = {name: pair for name, pair in BAD.items() if "the limit is" not in pair[1]}  # our limit is another
-FLOOD = 40
+FLOOD, MANY = 40, 12
 WARNED = (DiagnosticStatus.WARN, DiagnosticStatus.STALE)
 """STALE outranks a warning, and on a busy machine results may be that old."""
 
@@ -168,7 +168,10 @@ class StampAhead(OddStamp):
 
 class HostileVolumes(Scenario):
     name = "hostile volumes amid good ones"
-    expected = "each refused with its reason, every good one segmented, the last good anatomy kept and called stale"
+    expected = (
+        "each refused with its reason, every good one segmented, the last good anatomy kept and called stale; "
+        "the log tells all, in few lines"
+    )
 
     def inject(self, theatre, chance):
         self.names = chance.sample(sorted(RUBBISH), 4)
@@ -186,16 +189,19 @@ class HostileVolumes(Scenario):
             assert reason in said["last_error"], f"{name}: {said['last_error']}"
             assert said["level"] in WARNED and said["anatomy"] == "stale", said
             self.stamps.append(good)
+        for _ in range(MANY):
+            theatre.refuses()
 
     def verify(self, theatre):
         theatre.serves(self.stamps[-1])
         theatre.settled()
+        theatre.throttled("volume_refused", "refused")
         return f"refused with a reason each: {', '.join(self.names)}"
 
 
 class Flood(Scenario):
     name = "volumes faster than they can be taken"
-    expected = "the newest wins; replaced and overwritten ones are counted, none is lost uncounted"
+    expected = "the newest wins; replaced and overwritten ones are counted, none is lost uncounted; the log stays short"
 
     def inject(self, theatre, chance):
         self.before = theatre.accounted
@@ -214,6 +220,7 @@ class Flood(Scenario):
             lambda: theatre.accounted == total, WAIT_S, lambda: f"not {total}: {node.diagnostics}"
         )
         theatre.settled()
+        theatre.throttled("volume_segmented", "segmented")
         return f"{FLOOD} sent, the last one shown, all accounted for"
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from diagnostic_msgs.msg import DiagnosticStatus
 from domain import Domain, Process, random_weights, shared_memory, sweep_shared_memory
 from lifecycle_msgs.msg import Transition
+from log_lines import throttled, times_said
 from perceiving import TYPES, Perceiving, next_stamp
 from runtime import Runtimes
 
@@ -34,6 +35,9 @@ START_TIMEOUT_S = 600.0
 WAIT_S = 240.0
 """For what takes seconds on an idle machine: these tests wait for events, and a busy machine must not fail them."""
 CLEAN_EXIT_S = 60.0
+DIAGNOSTICS_PERIOD_S = 1.0
+"""Callbacks never block: the node tells of itself every second, so no answer of its may take longer on average."""
+QUESTIONS = 5
 LEARNED = 6
 """Volumes after which the watchdog knows what one takes."""
 GROWTH = {"threads": 3, "fds": 12}
@@ -77,6 +81,7 @@ class Theatre:
         self._output_before = 0
         self._at_first: dict[str, int] = {}
         self._process: Process | None = None
+        self._injected_s = 0.0
         self._elsewhere, self._played = 0, False
 
     def close(self) -> None:
@@ -111,6 +116,7 @@ class Theatre:
         self.ready()
         self._process, self._output_before = self.node.process, len(self.node.process.output())
         self._elsewhere, self._played = self._from_elsewhere, False
+        self._injected_s = time.monotonic()
 
     def ready(self) -> None:
         """A node that is active, runs its preferred engine and has segmented a few volumes."""
@@ -220,6 +226,38 @@ class Theatre:
     def accounted(self) -> int:
         """Volumes that the node has seen, or knows to have missed."""
         return self.node.count("seen") + self.node.count("overwritten")
+
+    def answers(self, volume=SMALL) -> float:
+        """The node answers after each of some volumes, whatever it is working on; returns how long all that took, s."""
+        began = time.monotonic()
+        for _ in range(QUESTIONS):
+            self.send(volume)
+            self.domain.state(NAME)
+        took_s = time.monotonic() - began
+        assert took_s < QUESTIONS * DIAGNOSTICS_PERIOD_S, f"{QUESTIONS} answers amid volumes took {took_s:.1f} s"
+        return took_s
+
+    def refuses(self) -> None:
+        """It refuses a volume without a frame, which takes the place of what was its last error."""
+        refused = self.node.count("refused")
+        message = volume_message(SMALL, next_stamp())
+        message.header.frame_id = ""
+        self.node.send(message)
+        self.counted("refused", refused + 1)
+
+    def logged(self, text: str, timeout_s: float = WAIT_S) -> None:
+        """Wait until the log holds ``text`` since the last `begin`."""
+        self.domain.spin_until(lambda: text in self.output(), timeout_s, lambda: f"{text!r} is not in the log")
+
+    def throttled(self, event: str, outcome: str) -> int:
+        """The log says ``event`` for every volume of that ``outcome``, and writes few lines; returns how many."""
+        total = self.node.count(outcome)  # of the node's whole life: earlier ones may be told of only now
+        self.domain.spin_until(
+            lambda: times_said(self.node.process.output(), event) == total,
+            WAIT_S,
+            lambda: f"{total} {outcome}, {event} said {times_said(self.node.process.output(), event)} times",
+        )
+        return throttled(self.output(), event, time.monotonic() - self._injected_s)
 
     def settled(self) -> None:
         """Every volume that arrived is accounted for, once nothing is in work."""
