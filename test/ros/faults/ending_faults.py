@@ -5,9 +5,12 @@ import time
 
 from domain import shared_memory, sweep_shared_memory
 from engine_faults import hang
+from perceiving import next_stamp
 from scenario import Scenario
-from theatre import CLEAN_EXIT_S, LARGE, NAME, SMALL, Afterwards, killed
+from theatre import BESIDE, CLEAN_EXIT_S, LARGE, NAME, SMALL, START_TIMEOUT_S, WELL, Afterwards, killed, well
 from transition_faults import CLEANUP, DEACTIVATE, NUMBERS, SHUTDOWNS, refuses_what_does_not_fit
+
+from threedme_ros.nodes.messages import volume_message
 
 
 def work(theatre, chance) -> None:
@@ -41,6 +44,46 @@ class Killed(Scenario):
         return f"active and serving {time.monotonic() - began:.0f} s after the restart"
 
 
+class KilledAtStart(Scenario):
+    name = "node killed (SIGKILL) while it builds its engine or configures"
+    expected = "the next one, with the same cache, builds, activates and serves; nothing is damaged or locked"
+    slow = True
+    process = None
+
+    def inject(self, theatre, chance):
+        cache = theatre.folder / f"cache_{chance.randrange(10**9)}"
+        self.environment = {"XDG_CACHE_HOME": str(cache)}
+        self.building = chance.random() < 0.5
+        self.process = self.start(theatre)
+        if self.building:
+            theatre.runtimes.tell("openvino", "build")
+            theatre.domain.spin_until(lambda: theatre.runtimes.busy("openvino"), START_TIMEOUT_S, "no engine is built")
+        else:
+            time.sleep(chance.uniform(1.0, 6.0))
+        killed(self.process)
+
+    def start(self, theatre):
+        return theatre.start("-r", f"__ns:={BESIDE}", environment=self.environment)
+
+    def verify(self, theatre):
+        self.process = self.start(theatre)  # which tells the engines to work
+        node = theatre.adopt_beside(self.process)
+        node.wait_for_subscription()
+        theatre.domain.rest(0.5)
+        node.segment(SMALL)
+        said = node.refresh()
+        well(said)
+        assert (said["state"], said["engine"], said["hangs"]) == WELL, said
+        output = self.process.output()
+        assert "damaged" not in output and "Traceback" not in output, output[-2000:]
+        return f"killed while it {'built' if self.building else 'started'}; the next one built and segmented"
+
+    def clear(self, theatre):
+        theatre.runtimes.heal()
+        if self.process:
+            killed(self.process)
+
+
 class Signalled(Scenario):
     """``how``: the signal, during inference."""
 
@@ -69,6 +112,27 @@ class Interrupted(Signalled):
 class Terminated(Signalled):
     name = "SIGTERM during inference"
     how = signal.SIGTERM
+
+
+class TerminatedInFlood(Signalled):
+    name = "SIGTERM while a flood of refused volumes arrives"
+    how = signal.SIGTERM
+    slow = True
+
+    def inject(self, theatre, chance):
+        self.own = theatre.own_segments
+        theatre.refuses()
+        message = volume_message(SMALL, next_stamp())
+        message.header.frame_id = ""
+        process, began = theatre.node.process.popen, time.monotonic()
+        at_s, signalled = chance.uniform(0.2, 1.0), False
+        while process.poll() is None and time.monotonic() - began < CLEAN_EXIT_S:
+            theatre.node.send(message)
+            if not signalled and time.monotonic() - began > at_s:
+                process.send_signal(self.how)
+                signalled = True
+            time.sleep(0.001)
+        self.status = process.poll()
 
 
 class ShutDown(Scenario):
@@ -177,8 +241,10 @@ class EndsAtStart(Scenario):
 
 SCENARIOS = (
     Killed,
+    KilledAtStart,
     Interrupted,
     Terminated,
+    TerminatedInFlood,
     ShutDown,
     ShutDownInactive,
     ShutDownUnconfigured,
