@@ -60,10 +60,10 @@ class Busy(Scenario):
 
     def inject(self, theatre, chance):
         hang(theatre, "openvino")
-        self.took_s = theatre.answers()
-        self.told = theatre.node.told
+        theatre.answers()
+        told = theatre.node.told
         theatre.domain.rest(SECONDS)
-        self.told = theatre.node.told - self.told
+        self.told = theatre.node.told - told
         self.last = theatre.send()
         theatre.runtimes.heal()
 

@@ -36,7 +36,7 @@ WAIT_S = 240.0
 """For what takes seconds on an idle machine: these tests wait for events, and a busy machine must not fail them."""
 CLEAN_EXIT_S = 60.0
 DIAGNOSTICS_PERIOD_S = 1.0
-"""Callbacks never block: the node tells of itself every second, so no answer of its may take longer on average."""
+"""Callbacks never block: the node tells of itself every second, so its answers may take no longer, on average."""
 QUESTIONS = 5
 LEARNED = 6
 """Volumes after which the watchdog knows what one takes."""
@@ -227,15 +227,14 @@ class Theatre:
         """Volumes that the node has seen, or knows to have missed."""
         return self.node.count("seen") + self.node.count("overwritten")
 
-    def answers(self, volume=SMALL) -> float:
-        """The node answers after each of some volumes, whatever it is working on; returns how long all that took, s."""
+    def answers(self) -> None:
+        """The node answers after each of some volumes, whatever it is working on."""
         began = time.monotonic()
         for _ in range(QUESTIONS):
-            self.send(volume)
+            self.send()
             self.domain.state(NAME)
         took_s = time.monotonic() - began
         assert took_s < QUESTIONS * DIAGNOSTICS_PERIOD_S, f"{QUESTIONS} answers amid volumes took {took_s:.1f} s"
-        return took_s
 
     def refuses(self) -> None:
         """It refuses a volume without a frame, which takes the place of what was its last error."""
