@@ -217,8 +217,7 @@ class EndsAtStart(Scenario):
     slow = True
 
     def inject(self, theatre, chance):
-        process = theatre.start("-r", "__ns:=/starting")
-        time.sleep(chance.uniform(0.5, 8.0))  # before that Python itself starts, with handlers of its own
+        process = self.begin(theatre, chance)
         how = chance.choice((signal.SIGTERM, signal.SIGINT))
         process.popen.send_signal(how)
         try:
@@ -226,6 +225,12 @@ class EndsAtStart(Scenario):
         finally:
             killed(process)
         self.how, self.output = how, process.output()
+
+    def begin(self, theatre, chance):
+        """A process that starts, and has come to a certain moment."""
+        process = theatre.start("-r", "__ns:=/starting")
+        time.sleep(chance.uniform(0.5, 8.0))  # before that Python itself starts, with handlers of its own
+        return process
 
     def verify(self, theatre):
         # before rclpy has taken over, the signal itself ends the process
@@ -236,7 +241,26 @@ class EndsAtStart(Scenario):
         return f"{signal.Signals(self.how).name}: exit status {self.status}"
 
     def clear(self, theatre):
+        theatre.runtimes.heal()
         sweep_shared_memory(theatre.segments_before)
+
+
+class EndsWhileItConfigures(EndsAtStart):
+    name = "SIGTERM or SIGINT while the node builds its engine"
+    expected = "exit status 0 within seconds, no traceback"
+
+    def begin(self, theatre, chance):
+        cache = theatre.folder / f"cache_{chance.randrange(10**9)}"
+        process = theatre.start("-r", "__ns:=/starting", environment={"XDG_CACHE_HOME": str(cache)})
+        theatre.runtimes.tell("openvino", "build")
+        theatre.domain.spin_until(lambda: theatre.runtimes.busy("openvino"), START_TIMEOUT_S, "no engine is built")
+        theatre.domain.rest(chance.uniform(0.0, 1.0))
+        return process
+
+    def verify(self, theatre):
+        happened = super().verify(theatre)
+        assert self.status == 0, happened
+        return happened
 
 
 SCENARIOS = (
@@ -250,4 +274,5 @@ SCENARIOS = (
     ShutDownUnconfigured,
     EndsWhileItHangs,
     EndsAtStart,
+    EndsWhileItConfigures,
 )
