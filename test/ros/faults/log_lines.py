@@ -14,14 +14,12 @@ def times_said(output: str, event: str) -> int:
     return sum(int(line.get("suppressed", 1)) for line in lines_of(output, event))
 
 
-def throttled(output: str, event: str, seconds: float) -> int:
-    """No source wrote more than it may within ``seconds``; returns how many lines all of them wrote.
+def throttled(output: str, event: str, seconds: float) -> None:
+    """No source wrote more than it may within ``seconds``.
 
     A line that tells what was suppressed comes beside the line that was free again, so at most one in a period.
     """
-    lines = lines_of(output, event)
-    written = Counter((line.get("source"), "suppressed" in line) for line in lines)
+    written = Counter((line.get("source"), "suppressed" in line) for line in lines_of(output, event))
     for (source, summary), count in written.items():
         most = (1 if summary else BURST) + seconds / PERIOD_S
         assert count <= most, f"{count} lines of {event} {source or ''} in {seconds:.1f} s: expected at most {most:.1f}"
-    return len(lines)

@@ -195,7 +195,9 @@ class HostileVolumes(Scenario):
     def verify(self, theatre):
         theatre.serves(self.stamps[-1])
         theatre.settled()
-        theatre.throttled("volume_refused", "refused")
+        theatre.throttled("volume_refused")
+        theatre.told_all("volume_refused", "refused")
+        theatre.throttled("volume_refused")
         return f"refused with a reason each: {', '.join(self.names)}"
 
 
@@ -224,7 +226,7 @@ class Flood(Scenario):
             segmented = node.count("segmented")
             theatre.send()
             theatre.counted("segmented", segmented + 1)
-        theatre.throttled("volume_segmented", "segmented")
+        theatre.throttled("volume_segmented")
         return f"{FLOOD} sent, the last one shown, all accounted for"
 
 

@@ -248,15 +248,17 @@ class Theatre:
         """Wait until the log holds ``text`` since the last `begin`."""
         self.domain.spin_until(lambda: text in self.output(), timeout_s, lambda: f"{text!r} is not in the log")
 
-    def throttled(self, event: str, outcome: str) -> int:
-        """The log says ``event`` for every volume of that ``outcome``, and writes few lines; returns how many."""
+    def throttled(self, event: str) -> None:
+        """The log has few lines of ``event``."""
+        throttled(self.output(), event, time.monotonic() - self._injected_s)
+
+    def told_all(self, event: str, outcome: str) -> None:
+        """The log comes to say ``event`` for every volume of that ``outcome``, in lines or in counts."""
         total = self.node.count(outcome)  # of the node's whole life: earlier ones may be told of only now
+        said = lambda: times_said(self.node.process.output(), event)  # noqa: E731
         self.domain.spin_until(
-            lambda: times_said(self.node.process.output(), event) == total,
-            WAIT_S,
-            lambda: f"{total} {outcome}, {event} said {times_said(self.node.process.output(), event)} times",
+            lambda: said() == total, WAIT_S, lambda: f"{total} {outcome}, {event} said {said()} times"
         )
-        return throttled(self.output(), event, time.monotonic() - self._injected_s)
 
     def settled(self) -> None:
         """Every volume that arrived is accounted for, once nothing is in work."""
