@@ -95,9 +95,9 @@ def _faults(data: dict) -> list[str]:
     passed = sum(r["passed"] is True for r in records)
     lines = [
         f"{len(records)} faults were injected into running processes over DDS; {passed} ended as they must.",
-        "Besides what the table says, after each of them the node must be alive or have ended with a reason, the last",
-        "good anatomy must still be served and, where it is old, be marked stale, and the diagnostics must name",
-        "the fault.",
+        "Besides what the table says, after each of them the node must be active on the engine that it had, unless the",
+        "fault itself ends it or takes its engine; every volume sent must be accounted for, a following one segmented,",
+        "and served to who joins late; and neither threads nor descriptors may be more than before.",
         "",
         "| fault | what must happen | what did happen | injected | as it must |",
         "|---|---|---|---|---|",

@@ -29,12 +29,13 @@ _seconds = itertools.count(1000)
 
 @dataclass
 class Perceiving:
-    """``name``: the node's full name. ``received``: what came, by topic."""
+    """``name``: the node's full name. ``received``: what came, by topic. ``sent``: volumes, to this process."""
 
     domain: object
     process: object
     name: str
     received: dict[str, list] = field(default_factory=dict)
+    sent: int = 0
 
     def __post_init__(self) -> None:
         namespace = self.name.rsplit("/", 1)[0]
@@ -51,12 +52,18 @@ class Perceiving:
         """What was received so far: another process has taken the node's place."""
         for messages in (self._diagnostics, *self.received.values()):
             messages.clear()
+        self.sent = 0
 
     def refresh(self) -> dict[str, str]:
         """The next diagnostics that come."""
         self._diagnostics.clear()
         self.domain.spin_until(lambda: self.diagnostics, 240.0, "no diagnostics")
         return self.diagnostics
+
+    @property
+    def told(self) -> int:
+        """How often the node told of itself, since `refresh` at most."""
+        return sum(self.name == status.name for array in self._diagnostics for status in array.status)
 
     @property
     def diagnostics(self) -> dict[str, str]:
@@ -78,8 +85,10 @@ class Perceiving:
     def count(self, what: str) -> int:
         return int(self.diagnostics.get(f"volumes_{what}", 0))
 
-    def send(self, message: CompressedImage) -> Time:
-        self.publisher.publish(message)
+    def send(self, message: CompressedImage, publisher=None) -> Time:
+        """publisher: another one than ours."""
+        (publisher or self.publisher).publish(message)
+        self.sent += 1
         return message.header.stamp
 
     def segment(self, volume: Volume, format: str = "nifti") -> Time:

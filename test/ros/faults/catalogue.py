@@ -3,6 +3,7 @@
 import clock_faults
 import ending_faults
 import engine_faults
+import margin_faults
 import resource_faults
 import source_faults
 import subscriber_faults
@@ -16,5 +17,6 @@ ROOMS = (
     subscriber_faults,
     transition_faults,
     ending_faults,
+    margin_faults,
 )
 SCENARIOS = tuple(scenario for room in ROOMS for scenario in room.SCENARIOS)

@@ -15,13 +15,13 @@ def inject(kind: type[Scenario], theatre: Theatre, seed: int, repetition: int = 
     scenario, began = kind(), time.monotonic()
     happened, passed = "", False
     try:
-        theatre.ready()
+        theatre.begin()
         try:
             scenario.inject(theatre, random.Random(seed))
             happened = scenario.verify(theatre)
         finally:
             scenario.clear(theatre)
-        happened = f"{happened}; {theatre.recovered()}"
+        happened = f"{happened}; {theatre.recovered(kind.afterwards)}"
         passed = True
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]

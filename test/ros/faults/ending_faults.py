@@ -5,9 +5,12 @@ import time
 
 from domain import shared_memory, sweep_shared_memory
 from engine_faults import hang
+from perceiving import next_stamp
 from scenario import Scenario
-from theatre import CLEAN_EXIT_S, LARGE, NAME, SMALL, killed
-from transition_faults import NUMBERS, SHUTDOWNS, refuses_what_does_not_fit
+from theatre import BESIDE, CLEAN_EXIT_S, LARGE, NAME, SMALL, START_TIMEOUT_S, WELL, Afterwards, killed, well
+from transition_faults import CLEANUP, DEACTIVATE, NUMBERS, SHUTDOWNS, refuses_what_does_not_fit
+
+from threedme_ros.nodes.messages import volume_message
 
 
 def work(theatre, chance) -> None:
@@ -27,6 +30,7 @@ def left_no_segment(segments: frozenset[str]) -> None:
 class Killed(Scenario):
     name = "node killed (SIGKILL) and started again"
     expected = "the new process configures, activates and serves; nothing of the old one is in its way"
+    afterwards = Afterwards.ENDED
 
     def inject(self, theatre, chance):
         work(theatre, chance)
@@ -40,11 +44,52 @@ class Killed(Scenario):
         return f"active and serving {time.monotonic() - began:.0f} s after the restart"
 
 
+class KilledAtStart(Scenario):
+    name = "node killed (SIGKILL) while it builds its engine or configures"
+    expected = "the next one, with the same cache, builds, activates and serves; nothing is damaged or locked"
+    slow = True
+    process = None
+
+    def inject(self, theatre, chance):
+        cache = theatre.folder / f"cache_{chance.randrange(10**9)}"
+        self.environment = {"XDG_CACHE_HOME": str(cache)}
+        self.building = chance.random() < 0.5
+        self.process = self.start(theatre)
+        if self.building:
+            theatre.runtimes.tell("openvino", "build")
+            theatre.domain.spin_until(lambda: theatre.runtimes.busy("openvino"), START_TIMEOUT_S, "no engine is built")
+        else:
+            time.sleep(chance.uniform(1.0, 6.0))
+        killed(self.process)
+
+    def start(self, theatre):
+        return theatre.start("-r", f"__ns:={BESIDE}", environment=self.environment)
+
+    def verify(self, theatre):
+        self.process = self.start(theatre)  # which tells the engines to work
+        node = theatre.adopt_beside(self.process)
+        node.wait_for_subscription()
+        theatre.domain.rest(0.5)
+        node.segment(SMALL)
+        said = node.refresh()
+        well(said)
+        assert (said["state"], said["engine"], said["hangs"]) == WELL, said
+        output = self.process.output()
+        assert "damaged" not in output and "Traceback" not in output, output[-2000:]
+        return f"killed while it {'built' if self.building else 'started'}; the next one built and segmented"
+
+    def clear(self, theatre):
+        theatre.runtimes.heal()
+        if self.process:
+            killed(self.process)
+
+
 class Signalled(Scenario):
     """``how``: the signal, during inference."""
 
     how: int
     expected = "exit status 0, no traceback, no shared memory left"
+    afterwards = Afterwards.ENDED
 
     def inject(self, theatre, chance):
         self.own = theatre.own_segments
@@ -69,9 +114,31 @@ class Terminated(Signalled):
     how = signal.SIGTERM
 
 
+class TerminatedInFlood(Signalled):
+    name = "SIGTERM while a flood of refused volumes arrives"
+    how = signal.SIGTERM
+    slow = True
+
+    def inject(self, theatre, chance):
+        self.own = theatre.own_segments
+        theatre.refuses()
+        message = volume_message(SMALL, next_stamp())
+        message.header.frame_id = ""
+        process, began = theatre.node.process.popen, time.monotonic()
+        at_s, signalled = chance.uniform(0.2, 1.0), False
+        while process.poll() is None and time.monotonic() - began < CLEAN_EXIT_S:
+            theatre.node.send(message)
+            if not signalled and time.monotonic() - began > at_s:
+                process.send_signal(self.how)
+                signalled = True
+            time.sleep(0.001)
+        self.status = process.poll()
+
+
 class ShutDown(Scenario):
     name = "lifecycle shutdown during inference"
     expected = "finalized, where every transition is refused; then SIGINT ends it with status 0"
+    afterwards = Afterwards.ENDED
 
     def inject(self, theatre, chance):
         self.own = theatre.own_segments
@@ -88,10 +155,41 @@ class ShutDown(Scenario):
         return f"finalized, {self.refused} transitions refused there, exit status 0"
 
 
+class ShutDownIdle(Scenario):
+    """``state``: from where. ``path``: the transitions that lead there."""
+
+    state: str
+    path: tuple[int, ...]
+    slow = True
+    expected = ShutDown.expected
+    afterwards = Afterwards.ENDED
+
+    def inject(self, theatre, chance):
+        self.own = theatre.own_segments
+        theatre.node.segment(SMALL)
+        for transition in self.path:
+            theatre.transition(transition)
+        theatre.transition(SHUTDOWNS[self.state])
+        self.refused = refuses_what_does_not_fit(theatre, "finalized", chance.sample(NUMBERS, 5))
+
+    verify = ShutDown.verify
+
+
+class ShutDownInactive(ShutDownIdle):
+    name = "lifecycle shutdown from inactive"
+    state, path = "inactive", (DEACTIVATE,)
+
+
+class ShutDownUnconfigured(ShutDownIdle):
+    name = "lifecycle shutdown from unconfigured"
+    state, path = "unconfigured", (DEACTIVATE, CLEANUP)
+
+
 class EndsWhileItHangs(Scenario):
     name = "SIGTERM or SIGINT while the engine hangs"
     expected = f"exit status 0 within {CLEAN_EXIT_S:.0f} s all the same, and it says that a thread hangs"
     slow = True
+    afterwards = Afterwards.ENDED
 
     def inject(self, theatre, chance):
         self.own = theatre.own_segments
@@ -119,8 +217,7 @@ class EndsAtStart(Scenario):
     slow = True
 
     def inject(self, theatre, chance):
-        process = theatre.start("-r", "__ns:=/starting")
-        time.sleep(chance.uniform(0.0, 8.0))
+        process = self.begin(theatre, chance)
         how = chance.choice((signal.SIGTERM, signal.SIGINT))
         process.popen.send_signal(how)
         try:
@@ -129,15 +226,53 @@ class EndsAtStart(Scenario):
             killed(process)
         self.how, self.output = how, process.output()
 
+    def begin(self, theatre, chance):
+        """A process that starts, and has come to a certain moment."""
+        process = theatre.start("-r", "__ns:=/starting")
+        time.sleep(chance.uniform(0.5, 8.0))  # before that Python itself starts, with handlers of its own
+        return process
+
     def verify(self, theatre):
-        # before rclpy has taken over, the signal itself ends the process, as it ends any Python process
-        early = self.status in (-self.how, 1, 130) and "active: waiting" not in self.output
+        # before rclpy has taken over, the signal itself ends the process
+        early = self.status == -self.how and "active: waiting" not in self.output
         assert self.status == 0 or early, f"exit status {self.status}: {self.output[-2000:]}"
-        assert "Segmentation fault" not in self.output and "terminate called" not in self.output, self.output[-2000:]
+        for crash in ("Traceback", "Segmentation fault", "terminate called"):
+            assert crash not in self.output, self.output[-2000:]
         return f"{signal.Signals(self.how).name}: exit status {self.status}"
 
     def clear(self, theatre):
+        theatre.runtimes.heal()
         sweep_shared_memory(theatre.segments_before)
 
 
-SCENARIOS = (Killed, Interrupted, Terminated, ShutDown, EndsWhileItHangs, EndsAtStart)
+class EndsWhileItConfigures(EndsAtStart):
+    name = "SIGTERM or SIGINT while the node builds its engine"
+    expected = "exit status 0 within seconds, no traceback"
+
+    def begin(self, theatre, chance):
+        cache = theatre.folder / f"cache_{chance.randrange(10**9)}"
+        process = theatre.start("-r", "__ns:=/starting", environment={"XDG_CACHE_HOME": str(cache)})
+        theatre.runtimes.tell("openvino", "build")
+        theatre.domain.spin_until(lambda: theatre.runtimes.busy("openvino"), START_TIMEOUT_S, "no engine is built")
+        theatre.domain.rest(chance.uniform(0.0, 1.0))
+        return process
+
+    def verify(self, theatre):
+        happened = super().verify(theatre)
+        assert self.status == 0, happened
+        return happened
+
+
+SCENARIOS = (
+    Killed,
+    KilledAtStart,
+    Interrupted,
+    Terminated,
+    TerminatedInFlood,
+    ShutDown,
+    ShutDownInactive,
+    ShutDownUnconfigured,
+    EndsWhileItHangs,
+    EndsAtStart,
+    EndsWhileItConfigures,
+)

@@ -3,7 +3,19 @@
 from diagnostic_msgs.msg import DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from scenario import Scenario
-from theatre import BESIDE, NAME, SMALL, WAIT_S, killed
+from theatre import (
+    BESIDE,
+    DIAGNOSTICS_PERIOD_S,
+    NAME,
+    QUESTIONS,
+    SMALL,
+    WAIT_S,
+    Afterwards,
+    killed,
+)
+
+SECONDS = 3.0
+"""Shorter than `HANG_AFTER_S`."""
 
 
 def hang(theatre, name: str) -> None:
@@ -16,6 +28,7 @@ def hang(theatre, name: str) -> None:
 class Hangs(Scenario):
     name = "engine hangs at work"
     expected = "its volume is counted as failed, its thread left behind, and another engine goes on"
+    afterwards = Afterwards.OTHER_ENGINE
 
     def inject(self, theatre, chance):
         self.good, self.failed = theatre.node.segment(SMALL), theatre.node.count("failed")
@@ -40,6 +53,31 @@ class Hangs(Scenario):
         theatre.runtimes.heal()
 
 
+class Busy(Scenario):
+    name = "engine at work for seconds"
+    expected = "meanwhile the node answers, takes volumes and tells of itself every second; then it segments the newest"
+    afterwards = Afterwards.OTHER_ENGINE  # on a busy machine it takes longer than until a hang is given up
+
+    def inject(self, theatre, chance):
+        hang(theatre, "openvino")
+        theatre.answers()
+        told = theatre.node.told
+        theatre.domain.rest(SECONDS)
+        self.told = theatre.node.told - told
+        self.last = theatre.send()
+        theatre.runtimes.heal()
+
+    def verify(self, theatre):
+        least = int(SECONDS / DIAGNOSTICS_PERIOD_S) - 1
+        assert self.told >= least, f"{self.told} diagnostics in {SECONDS} s: expected at least {least}"
+        theatre.domain.spin_until(lambda: theatre.last_good == self.last, WAIT_S, "the last one was not segmented")
+        theatre.settled()
+        return f"{QUESTIONS} answers and the diagnostics came meanwhile"
+
+    def clear(self, theatre):
+        theatre.runtimes.heal()
+
+
 class ComesBack(Hangs):
     name = "engine hangs, and comes back after it was given up"
     expected = "its result is dropped, its thread ends, nothing is counted twice"
@@ -58,6 +96,7 @@ class Fails(Scenario):
     told: dict[str, str]
     taken: str
     reasons: tuple[str, ...]
+    afterwards = Afterwards.OTHER_ENGINE
 
     def inject(self, theatre, chance):
         self.failed = theatre.node.count("failed")
@@ -184,4 +223,4 @@ class HangsInWarmUp(Beside):
         return "activated with onnxruntime"
 
 
-SCENARIOS = (Hangs, ComesBack, Raises, NoNumbers, BothFail, AllHang, HangsInGate, HangsInWarmUp)
+SCENARIOS = (Busy, Hangs, ComesBack, Raises, NoNumbers, BothFail, AllHang, HangsInGate, HangsInWarmUp)

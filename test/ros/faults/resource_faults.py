@@ -7,7 +7,7 @@ from pathlib import Path
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from scenario import Scenario
-from theatre import BESIDE, LARGE, SMALL, WAIT_S, killed, well
+from theatre import BESIDE, LARGE, SMALL, WAIT_S, Afterwards, killed, well
 
 OUTCOMES = ("segmented", "failed")
 UNLIMITED = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
@@ -19,6 +19,7 @@ class MemoryLimit(Scenario):
         "volumes are segmented, in smaller windows if need be, or told as failed; the node lives, and is well again"
     )
     slow = True  # libraries that wait for memory for ever (CPython's threads, OpenBLAS) are left to the watchdog
+    afterwards = Afterwards.OTHER_STATE  # and past max_hangs it deactivates itself
 
     def inject(self, theatre, chance):
         theatre.node.segment(SMALL)
@@ -55,6 +56,7 @@ class MemoryLimit(Scenario):
 class NoDescriptors(Scenario):
     name = "no descriptor left (RLIMIT_NOFILE) during inference"
     expected = "the node lives, every volume is segmented or told as failed, and it is well again"
+    afterwards = Afterwards.OTHER_ENGINE  # one that cannot open a file is refused
 
     def inject(self, theatre, chance):
         self.limits = resource.prlimit(theatre.pid, resource.RLIMIT_NOFILE)

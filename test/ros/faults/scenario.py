@@ -6,18 +6,20 @@ import random
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from theatre import Theatre
+from theatre import Afterwards, Theatre
 
 
 class Scenario(ABC):
     """name: of the fault. expected: what must happen, besides what `Theatre.recovered` asks for after every fault.
 
     slow: takes 10 s and more even on an idle machine: left to `make faults`.
+    afterwards: how far from well it may leave the node.
     """
 
     name: str
     expected: str
     slow = False
+    afterwards = Afterwards.AS_BEFORE
 
     def possible(self) -> str:
         """Why it cannot be injected here; empty if it can."""

@@ -48,14 +48,16 @@ class WithReader(Scenario):
 
 class NeverReads(WithReader):
     name = "a subscriber that never reads (SIGSTOP)"
-    expected = "others are served as before; once it goes on it gets the newest"
+    expected = "others are served and answered as before; once it goes on it gets the newest"
 
     def inject(self, theatre, chance):
         self.begin(theatre)
         theatre.domain.rest(chance.uniform(0.0, 0.3))
         stopped(self.process, True)
         for _ in range(WHILE_STOPPED):
-            self.stamp = theatre.node.segment(SMALL)
+            theatre.node.segment(SMALL)
+        theatre.answers()
+        self.stamp = theatre.node.segment(SMALL)
 
     def verify(self, theatre):
         theatre.serves(self.stamp)
@@ -94,29 +96,48 @@ class LateJoiner(WithReader):
         return f"got {len(TYPES)} topics with the stamp of the last volume"
 
 
-class WeakSource(Scenario):
-    name = "mismatched QoS: a best-effort source"
-    expected = "log and diagnostics name both policies; the other source goes on"
+class Mismatch(Scenario):
+    """Somebody whose QoS does not match ours. ``words``: what is said of it."""
+
+    words: tuple[str, ...]
 
     def inject(self, theatre, chance):
-        best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
-        theatre.node.refresh()
-        self.publisher = theatre.domain.node.create_publisher(CompressedImage, "/volume", best_effort)
+        theatre.refuses()  # what an earlier one left in last_error is gone
+        assert self.words[0] not in theatre.node.diagnostics["last_error"]
+        theatre.node.segment(SMALL)
+        self.join(theatre)
+
+    def join(self, theatre) -> None:
+        raise NotImplementedError
 
     def verify(self, theatre):
-        text = theatre.tells("incompatible RELIABILITY with a publisher", "last_error")
-        assert "this node requests RELIABLE, VOLATILE" in text
+        text = theatre.tells(self.words[0], "last_error")
+        theatre.logged(self.words[0])
+        for word in self.words:
+            assert word in text, text
+        theatre.serves(theatre.node.segment(SMALL))
         return text.partition(";")[0]
+
+
+class WeakSource(Mismatch):
+    name = "mismatched QoS: a best-effort source"
+    expected = "log and diagnostics name both policies; the other source goes on"
+    words = ("incompatible RELIABILITY with a publisher", "this node requests RELIABLE, VOLATILE")
+
+    def join(self, theatre):
+        best_effort = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+        self.publisher = theatre.domain.node.create_publisher(CompressedImage, "/volume", best_effort)
 
     def clear(self, theatre):
         theatre.domain.node.destroy_publisher(self.publisher)
 
 
-class DemandingSubscriber(Scenario):
+class DemandingSubscriber(Mismatch):
     name = "mismatched QoS: a subscriber that asks for a deadline"
     expected = "log and diagnostics name the policy; others are served as before"
+    words = ("incompatible DEADLINE with a subscriber",)
 
-    def inject(self, theatre, chance):
+    def join(self, theatre):
         wanted = QoSProfile(
             depth=1,
             reliability=ReliabilityPolicy.RELIABLE,
@@ -124,10 +145,6 @@ class DemandingSubscriber(Scenario):
             deadline=Duration(seconds=1),
         )
         self.subscription = theatre.domain.node.create_subscription(CompressedImage, "/labels", print, wanted)
-
-    def verify(self, theatre):
-        text = theatre.tells("incompatible DEADLINE with a subscriber", "last_error")
-        return text.partition(";")[0]
 
     def clear(self, theatre):
         theatre.domain.node.destroy_subscription(self.subscription)

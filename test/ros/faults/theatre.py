@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import time
+from enum import IntEnum
 from pathlib import Path
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from domain import Domain, Process, random_weights, shared_memory, sweep_shared_memory
 from lifecycle_msgs.msg import Transition
+from log_lines import throttled, times_said
 from perceiving import TYPES, Perceiving, next_stamp
 from runtime import Runtimes
 
@@ -33,11 +35,28 @@ START_TIMEOUT_S = 600.0
 WAIT_S = 240.0
 """For what takes seconds on an idle machine: these tests wait for events, and a busy machine must not fail them."""
 CLEAN_EXIT_S = 60.0
+DIAGNOSTICS_PERIOD_S = 1.0
+"""Callbacks never block: the node tells of itself every second, so its answers may take no longer, on average."""
+QUESTIONS = 5
 LEARNED = 6
 """Volumes after which the watchdog knows what one takes."""
 GROWTH = {"threads": 3, "fds": 12}
 """What may be more than at first: a participant that died is forgotten by Fast DDS only after 20 s."""
 OUTCOMES = ("segmented", "refused", "failed", "replaced", "ignored")
+WELL = ("active", "openvino", "0")
+"""State, engine and hangs of a node that nothing has befallen."""
+
+
+class Afterwards(IntEnum):
+    """How far from `WELL` a fault may leave the node; what is more than that is a failure."""
+
+    AS_BEFORE = 0
+    OTHER_ENGINE = 1
+    """Active, on another engine or with hangs counted."""
+    OTHER_STATE = 2
+    """Alive, and to be configured anew."""
+    ENDED = 3
+    """Finalized, dead or another process, and to be started again."""
 
 
 class Theatre:
@@ -61,6 +80,9 @@ class Theatre:
         self._began_s, self._there_before = 0.0, set()
         self._output_before = 0
         self._at_first: dict[str, int] = {}
+        self._process: Process | None = None
+        self._injected_s = 0.0
+        self._elsewhere, self._played = 0, False
 
     def close(self) -> None:
         self.domain.close()
@@ -89,6 +111,13 @@ class Theatre:
         environment = profile | self.runtimes.environment | (environment or {})
         return self.domain.start("perception", *arguments, environment=environment, **given)
 
+    def begin(self) -> None:
+        """A node that is `ready`, and all that is compared afterwards."""
+        self.ready()
+        self._process, self._output_before = self.node.process, len(self.node.process.output())
+        self._elsewhere, self._played = self._from_elsewhere, False
+        self._injected_s = time.monotonic()
+
     def ready(self) -> None:
         """A node that is active, runs its preferred engine and has segmented a few volumes."""
         if self.node is None or not self.alive:
@@ -98,9 +127,8 @@ class Theatre:
             killed(self.node.process)
             self.adopt(self.start())
             said = self.node.refresh()
-        if (said["state"], said.get("engine"), said.get("hangs")) != ("active", "openvino", "0"):
+        if (said["state"], said.get("engine"), said.get("hangs")) != WELL:
             self.reconfigure()
-        self._output_before = len(self.node.process.output())
         if not self._at_first:
             for _ in range(LEARNED):
                 self.node.segment(SMALL)
@@ -113,7 +141,7 @@ class Theatre:
         else:  # the same topics, another process
             self.node.process = process
             self.node.forget()
-        self._at_first, self._output_before = {}, 0
+        self._at_first, self._output_before, self._elsewhere = {}, 0, 0
         self.connected()
         self.own_segments = process_facts(self.pid).segments - self._there_before
         took_s = time.monotonic() - self._began_s
@@ -148,7 +176,7 @@ class Theatre:
         assert self.domain.change_state(NAME, transition), f"transition {transition} failed: {self.node.diagnostics}"
 
     def output(self) -> str:
-        """What the node printed since the last `ready`."""
+        """What the node printed since the last `begin`."""
         return self.node.process.output()[self._output_before :]
 
     @property
@@ -194,6 +222,44 @@ class Theatre:
             lambda: self.node.count(what) >= least, timeout_s, lambda: f"not {least} {what}: {self.node.diagnostics}"
         )
 
+    @property
+    def accounted(self) -> int:
+        """Volumes that the node has seen, or knows to have missed."""
+        return self.node.count("seen") + self.node.count("overwritten")
+
+    def answers(self) -> None:
+        """The node answers after each of some volumes, whatever it is working on."""
+        began = time.monotonic()
+        for _ in range(QUESTIONS):
+            self.send()
+            self.domain.state(NAME)
+        took_s = time.monotonic() - began
+        assert took_s < QUESTIONS * DIAGNOSTICS_PERIOD_S, f"{QUESTIONS} answers amid volumes took {took_s:.1f} s"
+
+    def refuses(self) -> None:
+        """It refuses a volume without a frame, which takes the place of what was its last error."""
+        refused = self.node.count("refused")
+        message = volume_message(SMALL, next_stamp())
+        message.header.frame_id = ""
+        self.node.send(message)
+        self.counted("refused", refused + 1)
+
+    def logged(self, text: str, timeout_s: float = WAIT_S) -> None:
+        """Wait until the log holds ``text`` since the last `begin`."""
+        self.domain.spin_until(lambda: text in self.output(), timeout_s, lambda: f"{text!r} is not in the log")
+
+    def throttled(self, event: str) -> None:
+        """The log has few lines of ``event``."""
+        throttled(self.output(), event, time.monotonic() - self._injected_s)
+
+    def told_all(self, event: str, outcome: str) -> None:
+        """The log comes to say ``event`` for every volume of that ``outcome``, in lines or in counts."""
+        total = self.node.count(outcome)  # of the node's whole life: earlier ones may be told of only now
+        said = lambda: times_said(self.node.process.output(), event)  # noqa: E731
+        self.domain.spin_until(
+            lambda: said() == total, WAIT_S, lambda: f"{total} {outcome}, {event} said {said()} times"
+        )
+
     def settled(self) -> None:
         """Every volume that arrived is accounted for, once nothing is in work."""
 
@@ -218,13 +284,17 @@ class Theatre:
 
     # After every fault.
 
-    def recovered(self) -> str:
-        """The next good volume is segmented, a late joiner gets it, nothing is uncounted, nothing grows."""
-        self.ready()
+    def recovered(self, most: Afterwards) -> str:
+        """The node is no further from well than ``most``. Brought back from there, it segments the next good volume, a
+        late joiner gets it, nothing is uncounted, nothing grows."""
+        assert (left := self._left()) <= most, f"left {left.name}: {self._words()}"
+        if most:
+            self.ready()
         stamp = self.node.segment(SMALL)
         well(self.node.diagnostics)
         self.serves(stamp)
         self.settled()
+        self._accounted()
         facts = {}
 
         def flat() -> bool:
@@ -234,8 +304,40 @@ class Theatre:
         self.domain.spin_until(flat, WAIT_S, lambda: f"grew: {self._at_first} before, now {facts}")
         return "a following volume was segmented and latched"
 
+    def _left(self) -> Afterwards:
+        """How the fault left the node."""
+        if not self.alive or self.node.process is not self._process:
+            return Afterwards.ENDED
+        said = self.node.refresh()
+        now = said["state"], said.get("engine"), said.get("hangs")
+        if now == WELL:
+            return Afterwards.AS_BEFORE
+        if now[0] == WELL[0]:
+            return Afterwards.OTHER_ENGINE
+        return Afterwards.ENDED if now[0] == "finalized" else Afterwards.OTHER_STATE
+
+    def _words(self) -> str:
+        status = self.node.process.popen.poll()
+        return f"exit status {status}: {self.output()[-2000:]}" if status is not None else f"{self.node.diagnostics}"
+
+    @property
+    def _from_elsewhere(self) -> int:
+        """Volumes that the node has, or knows to have missed, beside those that we sent it."""
+        return self.accounted - self.node.sent
+
+    def _accounted(self) -> None:
+        """Every volume that was sent was seen, or is known to be overwritten; asked after one that was segmented."""
+        self.domain.spin_until(
+            lambda: (
+                self._from_elsewhere == self._elsewhere or (self._played and self._from_elsewhere > self._elsewhere)
+            ),
+            WAIT_S,
+            lambda: f"{self.node.sent} sent, {self._elsewhere} from elsewhere before: {self.node.diagnostics}",
+        )
+
     def player(self, **parameters) -> Process:
         """A volume player that sends the small volume; the node hears it."""
+        self._played = True
         process = self.domain.start("volume_player", source=self.volume_file, rate=5.0, **parameters)
         seen = self.node.count("seen")
         self.counted("seen", seen + 1, START_TIMEOUT_S)

@@ -1,6 +1,7 @@
 """Lifecycle transitions that do not fit, fail, or come while a volume is being worked on; parameters amid inference."""
 
 import shutil
+import time
 
 from diagnostic_msgs.msg import DiagnosticStatus
 from engine_faults import hang
@@ -18,6 +19,8 @@ VALID = {
     "active": {DEACTIVATE, SHUTDOWNS["active"]},
     "finalized": set(),
 }
+MANAGERS_WAIT_S = 30.0
+"""For a transition, `ros2 launch` and lifecycle managers do."""
 NUMBERS = (*range(9), 10, 20, 30, 40, 50, 60, 61, 62, 99, 255)
 """Every transition of the interface, those that only the node itself may make, and some that do not exist."""
 
@@ -137,6 +140,36 @@ class CleanedUpAtWork(AtWork):
         return "unconfigured, then configured and active again"
 
 
+class DeactivatedWhileItHangs(Scenario):
+    name = "deactivate while the engine hangs"
+    expected = "it succeeds within 30 s, the volume counted as failed, the anatomy latched, a thread left; active again"
+    slow = True
+
+    def inject(self, theatre, chance):
+        self.good, self.failed = theatre.node.segment(SMALL), theatre.node.count("failed")
+        hang(theatre, "openvino")
+        theatre.domain.rest(chance.uniform(0.0, 2.0))
+        began = time.monotonic()
+        theatre.transition(DEACTIVATE)
+        self.took_s = time.monotonic() - began
+
+    def verify(self, theatre):
+        assert self.took_s < MANAGERS_WAIT_S, f"deactivate took {self.took_s:.1f} s"
+        theatre.said("state", "inactive")
+        theatre.said("threads_left_behind", "1")
+        theatre.counted("failed", self.failed + 1)
+        theatre.settled()
+        theatre.serves(self.good)
+        theatre.runtimes.heal()
+        theatre.said("threads_left_behind", "0")
+        theatre.transition(ACTIVATE)
+        theatre.connected()
+        return f"inactive after {self.took_s:.0f} s, the volume failed; then active again"
+
+    def clear(self, theatre):
+        theatre.runtimes.heal()
+
+
 class ParametersAtWork(Scenario):
     name = "parameters changed amid inference"
     expected = "valid ones act, others are refused with the reason, no volume is lost"
@@ -168,4 +201,11 @@ class ParametersAtWork(Scenario):
         return f"{8 - self.refused} changed, {self.refused} refused with a reason, the volume segmented"
 
 
-SCENARIOS = (EveryTransition, ConfigureFails, DeactivatedAtWork, CleanedUpAtWork, ParametersAtWork)
+SCENARIOS = (
+    EveryTransition,
+    ConfigureFails,
+    DeactivatedAtWork,
+    CleanedUpAtWork,
+    DeactivatedWhileItHangs,
+    ParametersAtWork,
+)
