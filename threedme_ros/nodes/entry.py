@@ -75,7 +75,8 @@ def run_node(create: Callable[[], Node], args: list[str] | None = None) -> int:
         hide_shared_memory()  # nothing was published yet
         if hasattr(node, "start"):
             node.start()
-        rclpy.spin(node)
+        if rclpy.ok():  # no signal came meanwhile: an executor made after that complains
+            rclpy.spin(node)
     except (KeyboardInterrupt, ExternalShutdownException, Finished):
         pass
     except RCLError:

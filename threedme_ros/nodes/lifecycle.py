@@ -101,6 +101,9 @@ class ManagedNode(LifecycleNode):
     def _attempt(self, goal: str, step: Callable[[], None], otherwise: TransitionCallbackReturn):
         try:
             step()
+        except InterruptedError as error:  # no failure: the process ends, as it was told to
+            self.log.info("transition_interrupted", f"not {goal}: {error}", goal=goal)
+            return otherwise
         except Exception as error:
             self.went_wrong(f"not {goal}: {error}")
             self.log.error("transition_failed", f"not {goal}: {error}", trace=traceback.format_exc(), goal=goal)
