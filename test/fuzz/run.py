@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import importlib.util
 import json
+import math
 import os
 import platform
 import shutil
@@ -44,7 +45,7 @@ def main() -> int:
     work.mkdir(parents=True, exist_ok=True)
     total_share, summary, began = sum(shares.values()), {}, time.perf_counter()
     for number, (name, share) in enumerate(shares.items(), 1):
-        wanted = max(1, round(arguments.executions * share / total_share))
+        wanted = math.ceil(arguments.executions * share / total_share)
         summary[name] = _run(name, wanted, arguments.seed, work, engine)
         done = sum(row["executions"] for row in summary.values())
         row = summary[name]

@@ -95,7 +95,7 @@ def decoded(store, entry: Entry, kind: str):
     try:
         return store.deserialize_cdr(entry.data, kind)
     except Exception as error:  # of the library, or whatever damaged bytes lead its decoder to
-        raise BagError(f"{entry.topic}: no {kind}: {error}") from error
+        raise BagError(f"{entry.topic[:200]}: no {kind}: {_one_line(error)}") from error
 
 
 def _inner(fields) -> Iterator[str]:
@@ -132,8 +132,8 @@ def holds_nothing(file: Path) -> bool:
         with closing(sqlite3.connect(file)) as connection:
             tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             return "messages" not in tables or not connection.execute("SELECT count(*) FROM messages").fetchone()[0]
-    except (sqlite3.Error, OSError):
-        return False  # damaged, or not ended: `read_bag` says how
+    except Exception:  # of a damaged file sqlite3 cannot even decode the names: `read_bag` says what is wrong
+        return False
 
 
 def read_bag(file: Path, topics: set[str] | None = None) -> Iterator[Entry]:
@@ -155,7 +155,7 @@ def read_bag(file: Path, topics: set[str] | None = None) -> Iterator[Entry]:
     except BlockingIOError as error:
         raise BagError(f"{file}: still being recorded: expected a recording that has ended") from error
     except Exception as error:  # the library lets errors through of SQLite, of its binding and of its own
-        raise BagError(f"{file}: cannot be read: {error}") from error
+        raise BagError(f"{file}: cannot be read: {_one_line(error)}") from error
 
 
 def _check_schema(connection: sqlite3.Connection) -> None:
@@ -182,6 +182,10 @@ def _hold(folder: Path, how: int) -> int:
     except OSError:
         pass
     return held
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def _rosbags(part: str):

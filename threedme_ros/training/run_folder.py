@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import zipfile
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ STATE, LOG, FOUNDATION, EVENTS = "state.pt", "metrics.jsonl", "foundation.safete
 def read_state_file(path: Path) -> dict:
     """A state as `torch.save` wrote it, on the CPU; plain values and tensors only. TrainingError for any other file."""
     try:
+        _check_archive(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch answers a damaged pickle with an AssertionError, an IndexError, anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
@@ -29,6 +31,20 @@ def read_state_file(path: Path) -> dict:
     if not isinstance(state, dict):
         raise TrainingError(f"{path}: not a training state (a {type(state).__name__}): expected a mapping")
     return state
+
+
+def _check_archive(path: Path) -> None:
+    """ValueError unless ``path`` is what `torch.save` writes now: an archive whose parts are stored as they are.
+
+    The format before that is a bare pickle, which takes what memory it claims; a deflated part may expand to anything.
+    """
+    with path.open("rb") as file:
+        if file.read(4) != b"PK\3\4":
+            raise ValueError("no zip archive")
+    with zipfile.ZipFile(path) as archive:
+        for part in archive.infolist():
+            if part.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"{part.filename}: compressed, expected parts that are not")
 
 
 class RunFolder:

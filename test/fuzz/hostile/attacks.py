@@ -360,6 +360,19 @@ def _run_log() -> dict[str, bytes]:
     return {name: good + line + b"\n" for name, line in lines.items()}
 
 
+def _bag() -> dict[str, bytes]:
+    from . import bags  # rosbags and what it needs, for this one alone
+
+    (good,) = bags.seeds()
+    count = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT i FROM n"
+    return {
+        "computes-for-ever": bags.changed(good, "ALTER TABLE topics RENAME TO t", f"CREATE VIEW topics AS {count}"),
+        "computes-a-gigabyte": bags.changed(
+            good, "ALTER TABLE messages ADD COLUMN x BLOB GENERATED ALWAYS AS (zeroblob(900000000)) VIRTUAL"
+        ),
+    }
+
+
 def _run_state() -> dict[str, bytes]:
     (good,) = seeds.run_state()
     return {
@@ -424,6 +437,6 @@ _ATTACKS: dict[str, Callable[[], dict[str, bytes]]] = {
     "dataset": _dataset, "record": _dataset,
     "prompt": _safetensors, "checkpoint": _checkpoint, "foundation": _foundation, "classifier": _classifier,
     "adapter": _adapter, "peer": _peer, "fitted": _fitted, "split": _split, "run_log": _run_log,
-    "run_state": _run_state, "prepared_volume": _prepared_volume, "prepared_case": _prepared_case,
+    "bag": _bag, "run_state": _run_state, "prepared_volume": _prepared_volume, "prepared_case": _prepared_case,
     "cohort_record": _cohort_record,
 }  # fmt: skip

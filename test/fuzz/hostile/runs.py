@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import encodings.cp437  # noqa: F401 zipfile asks for it when a name is odd
 from pathlib import Path
 
 import numpy as np

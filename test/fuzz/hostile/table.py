@@ -21,7 +21,7 @@ DECODERS: dict[str, tuple[str, float]] = {
     "demo_task_yaml": ("data_sets", 0.3), "pretrain_yaml": ("data_sets", 0.3), "medmnist_npz": ("data_sets", 1),
     "dataset": ("data_sets", 2), "record": ("data_sets", 2), "split": ("data_sets", 2), "run_log": ("runs", 2),
     "run_state": ("runs", 0.5), "prepared_volume": ("runs", 1), "prepared_case": ("runs", 0.5),
-    "cohort_record": ("runs", 2),
+    "cohort_record": ("runs", 2), "bag": ("bags", 0.3),
 }  # fmt: skip
 """Faster decoders get more of the inputs."""
 
