@@ -41,7 +41,8 @@ def _breaches(tree: ast.AST, names: dict[str, str]) -> Iterator[tuple[int, str]]
     for node in ast.walk(tree):
         if isinstance(node, ast.Name | ast.Attribute):
             named = _dotted(node, names).removeprefix("builtins.")
-            if CODE_FROM_DATA.fullmatch(named):
+            module = isinstance(node, ast.Name) or _root(node) in names  # else a variable that happens to be called so
+            if module and CODE_FROM_DATA.fullmatch(named):
                 yield node.lineno, f"{named}: data becomes code"
         if not isinstance(node, ast.Call):
             continue
@@ -85,6 +86,13 @@ def _dotted(node: ast.expr, names: dict[str, str]) -> str:
     if isinstance(node, ast.Attribute):
         return f"{_dotted(node.value, names)}.{node.attr}"
     return ""
+
+
+def _root(node: ast.expr) -> str:
+    """The name that a chain of attributes begins with."""
+    while isinstance(node, ast.Attribute):
+        node = node.value
+    return node.id if isinstance(node, ast.Name) else ""
 
 
 def _downloads(tree: ast.AST) -> bool:

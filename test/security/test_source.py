@@ -65,6 +65,7 @@ def test_a_breach_is_seen(line):
         "import pickle; pickle.UnpicklingError",
         "import subprocess; subprocess.run(words, shell=False)",
         "model.eval()",
+        "code = b'OB'; code.isalpha()",
         "tar.extractall(folder, members, filter='data')",
         f"DIGEST = '{'0' * 64}'; run([python, '-m', 'pip', 'download', name])",
     ],
