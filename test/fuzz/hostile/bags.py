@@ -81,18 +81,20 @@ def seeds() -> list[bytes]:
         writer.commit()
         writer.close()
         file = find_bags(Path(folder) / "made")[0]
-        return [changed(file.read_bytes(), "PRAGMA page_size = 512", "VACUUM")]
+        with closing(sqlite3.connect(file)) as connection:
+            connection.execute("PRAGMA page_size = 512")
+            connection.execute("VACUUM")
+        return [file.read_bytes()]
 
 
 def changed(bag: bytes, *statements: str) -> bytes:
     """``bag`` after another program worked on it."""
-    path = scratch() / "changed.db3"
-    path.write_bytes(bag)
-    with closing(sqlite3.connect(path)) as connection:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        connection.deserialize(bag)
         for statement in statements:
             connection.execute(statement)
         connection.commit()
-    return path.read_bytes()
+        return connection.serialize()
 
 
 def cdr(text: str) -> bytes:
@@ -105,18 +107,19 @@ def mutate(data: bytes, rng: random.Random) -> bytes:
     """Bits of the file; or statements that another program could have run in it; or bytes of a message."""
     if rng.random() < 0.3:
         return mutate_bytes(data, rng)
-    path = scratch() / "mutated.db3"
-    path.write_bytes(data)
-    with suppress(sqlite3.Error, UnicodeDecodeError), closing(sqlite3.connect(path)) as connection, connection:
+    with suppress(sqlite3.Error, UnicodeDecodeError), closing(sqlite3.connect(":memory:")) as connection:
+        connection.deserialize(data)
         for _ in range(rng.choice((1, 1, 2))):
             if rng.random() < 0.4:
                 for number, message in connection.execute("SELECT id, CAST(data AS BLOB) FROM messages").fetchall():
-                    changed = mutate_bytes(message or b"", rng)
-                    connection.execute("UPDATE messages SET data = ? WHERE id = ?", (changed, number))
+                    damaged = mutate_bytes(message or b"", rng)
+                    connection.execute("UPDATE messages SET data = ? WHERE id = ?", (damaged, number))
             else:
                 number = int.from_bytes(number_bytes(rng, "<i"), "little", signed=True)
                 connection.execute(rng.choice(STATEMENTS), {"text": rng.choice(TEXTS), "number": number})
-    return path.read_bytes()
+        connection.commit()
+        return connection.serialize()
+    return mutate_bytes(data, rng)  # it was damaged too far for SQLite
 
 
 def decoders() -> tuple[Decoder, ...]:
