@@ -9,6 +9,8 @@ import pytest
 
 pytest.importorskip("pynetdicom", reason="pynetdicom is not installed: pip install 'threedme_ros[dicom]'")
 from pynetdicom import AE
+from pynetdicom.association import Association
+from pynetdicom.dul import DULServiceProvider
 from pynetdicom.sop_class import Verification
 
 from threedme_ros.dicom_scp import CONNECTIONS_AN_ASSOCIATION, DicomScp, ScpSettings
@@ -87,9 +89,11 @@ def test_silent_connections_end_with_the_provider_and_leave_no_thread():
 
 
 def test_connections_beyond_the_limit_are_closed_before_they_cost_a_thread(listen, taker):
+    before = set(threading.enumerate())
     scp = listen(NEVER_S)
     silent = [connect(scp) for _ in range(ROOM)]
-    wait_until(lambda: scp.associations == ROOM)
+    began = lambda kind: sum(isinstance(t, kind) for t in set(threading.enumerate()) - before)  # noqa: E731
+    wait_until(lambda: scp.associations == began(Association) == began(DULServiceProvider) == ROOM)
     threads = set(threading.enumerate())
     for _ in range(20):
         with connect(scp) as refused:
